@@ -1,0 +1,35 @@
+"""The handbook of training neural networks, as PyTorch Lightning parts."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from .utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .callbacks import LearningCurves as LearningCurves
+    from .datamodules import DigitsDataModule as DigitsDataModule
+    from .datamodules import ImageDataModule as ImageDataModule
+    from .datamodules import ImageFolderDataModule as ImageFolderDataModule
+    from .datamodules import TorchvisionDataModule as TorchvisionDataModule
+    from .modules import ImageClassifier as ImageClassifier
+    from .schedules import Schedule as Schedule
+
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "DigitsDataModule": "datamodules",
+        "ImageClassifier": "modules",
+        "ImageDataModule": "datamodules",
+        "ImageFolderDataModule": "datamodules",
+        "LearningCurves": "callbacks",
+        "Schedule": "schedules",
+        "TorchvisionDataModule": "datamodules",
+    },
+)
+__version__ = version("lightning-recipes")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

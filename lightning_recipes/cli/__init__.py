@@ -1,0 +1,64 @@
+"""The command line. This file imports nothing heavy, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..utils.errors import UserError, did_you_mean
+
+COMMANDS = {
+    "fit": "Train, keep the best weights, and measure them. Without arguments: on the embedded digits.",
+    "validate": "Measure a checkpoint on the validation split.",
+    "test": "Measure a checkpoint on the test split.",
+    "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
+}
+
+HELP = """\
+usage: lightning-recipes [-h] [--version] COMMAND [ARGUMENT ...]
+
+The handbook of training neural networks, as PyTorch Lightning parts.
+
+commands:
+{commands}
+
+Each command lists its arguments with --help, prints them as YAML with --print_config, and reads YAML with
+--config FILE. Several --config files are laid over each other; `callbacks+:` in a file appends.
+
+examples:
+  lightning-recipes fit
+  lightning-recipes fit --data ImageFolderDataModule --data.root DIR --model.backbone resnet18
+  lightning-recipes predict --ckpt_path runs/NAME/best.ckpt IMAGE_OR_FOLDER ...
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, or 2 after a mistake that the user can mend."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        return 0
+    if arguments[0] == "--version":
+        from .. import __version__
+
+        print(f"lightning-recipes {__version__}")
+        return 0
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise UserError(
+                f"There is no command {command!r}.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
+            )
+        if command == "predict":
+            from .predict import run_predict
+
+            run_predict(rest)
+        else:
+            from .train import run
+
+            run(command, rest)
+    except UserError as error:
+        # An error in a worker process arrives with that process's traceback before its own text.
+        print(f"error: {str(error).rpartition('UserError: ')[2].strip()}", file=sys.stderr)
+        return 2
+    return 0

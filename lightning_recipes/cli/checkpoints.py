@@ -1,0 +1,51 @@
+"""What a checkpoint says of itself."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..modules import ImageClassifier
+from ..utils.errors import UserError
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Return a checkpoint as plain data.
+
+    Raises:
+        UserError: There is no such file, or it is not a checkpoint of Lightning's.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"`ckpt_path` must be a checkpoint, got {path}, which is not there.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"`ckpt_path` {path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is no checkpoint of Lightning's. For bare weights, use `--model.weights`.")
+    return checkpoint
+
+
+def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
+    """Return the module's class that wrote a checkpoint.
+
+    Raises:
+        UserError: It is not an `ImageClassifier`, or cannot be imported.
+    """
+    ours = checkpoint.get("lightning_recipes")
+    if ours is None:
+        raise UserError(f"{path} is a checkpoint of another module, not of an ImageClassifier. Give one of `fit`'s.")
+    module, _, name = ours["class_path"].rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{path} was written by {ours['class_path']}, which cannot be imported: {error}. Put it on PYTHONPATH."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, ImageClassifier)):
+        raise UserError(f"{path} was written by {ours['class_path']}, which is not an ImageClassifier.")
+    return found

@@ -1,0 +1,105 @@
+"""An argument parser whose errors say which argument is wrong, and what may have been meant."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..utils.errors import UserError, did_you_mean
+
+_BASES: dict[str, type] = {
+    "callbacks": Callback,
+    "data": LightningDataModule,
+    "logger": Logger,
+    "model": LightningModule,
+    "optimizer": Optimizer,
+    "schedule": LRScheduler,
+}
+_OWN = ("data", "model")  # where few classes are known, all of them are worth listing
+
+
+class RecipesParser(LightningArgumentParser):
+    """Lightning's parser, raising `UserError` instead of printing what its unions tried."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `UserError`; the parsers of nested classes leave the last word to the outer one."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        options = [option for action in self._actions for option in action.option_strings]
+        raise UserError(explain(message, options)) from ex
+
+
+def explain(message: str, options: list[str]) -> str:
+    """Return jsonargparse's message in one or two sentences.
+
+    Args:
+        message: What it says: nested keys, and each member of a union with its own complaint.
+        options: All flat options of the parser.
+
+    >>> explain("unrecognized arguments: --traner.max_epochs 3", ["--trainer.max_epochs", "--config"])
+    'There is no argument `--traner.max_epochs`. Did you mean `--trainer.max_epochs`?'
+    >>> explain('Parser key "data":\\n  - Parser key "augment":\\n  Expected a typing.Literal[\\'none\\', \\'light\\']. '
+    ...         "Got value: lite", [])
+    "`--data.augment` must be one of none, light, got 'lite'. Did you mean `light`?"
+    """
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    base = _BASES.get(key.rpartition(".")[2])
+    if found := re.search(r"unrecognized arguments: (-\S+)", message):
+        name = found[1].split("=")[0]
+        return f"There is no argument `{name}`.{did_you_mean(name, options)}"
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        path = ".".join(part for part in (key, found[1].removesuffix(".class_path")) if part)
+        known = set(_parameters(base)) if base else {option.lstrip("-").split(".")[0] for option in options}
+        name = path.rpartition(".")[2]
+        return f"There is no argument `--{path}` here.{did_you_mean(name, known - {name})}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        known = {c.__name__ for c in _subclasses(base)} if base else set()
+        ours = sorted(c.__name__ for c in _subclasses(base) if c.__module__.startswith("lightning_recipes")) if base else []
+        listed = f" Known: {', '.join(ours)}; another is given by its import path." if key in _OWN else ""
+        return f"`--{key}`: there is no class `{found[1]}`.{did_you_mean(found[1], known)}{listed}"
+    if found := re.search(r"arguments are required: (.+)", message):
+        missing = [f"`--{key}.{name.strip()}`" for name in found[1].split(",")]
+        return f"Missing: {', '.join(missing)}. See --help."
+    if found := re.search(r"Expected a typing.Literal\[(.+?)\]. Got value: (.+)", message):
+        choices = [choice.strip("' ") for choice in found[1].split(",")]
+        return f"`--{key}` must be one of {', '.join(choices)}, got {found[2]!r}.{did_you_mean(found[2], choices)}"
+    if found := re.search(r"class_path '([^']+)':\s+(.+)", message):
+        return f"`--{key}`: cannot import `{found[1]}`: {found[2].strip()}. Is its package installed or on PYTHONPATH?"
+    choices = [choice.strip("' ") for group in re.findall(r"typing.Literal\[(.+?)\]", message) for choice in group.split(",")]
+    if choices and (found := re.search(r"Given value: (.+)", message)):
+        choices = list(dict.fromkeys(choices))
+        return f"`--{key}` must be one of {', '.join(choices)}, got {found[1]!r}.{did_you_mean(found[1], choices)}"
+    kinds = [kind for kind in re.findall(r"Expected a <class '([^']+)'>", message) if kind != "NoneType"]
+    if kinds and (found := re.search(r"Got value: (.+)|Given value: (.+)", message)):
+        return f"`--{key}` must be {' or '.join(dict.fromkeys(kinds))}, got {found[1] or found[2]}."
+    return re.sub(r"\s*\n\s*", " ", message).strip()
+
+
+def user_error(error: BaseException) -> UserError | None:
+    """Return the `UserError` that `error` is or was caused by, None where there is none."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, UserError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    for child in base.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _parameters(base: type) -> Iterator[str]:
+    """Yield what the constructors of `base`'s subclasses, and of their parents, take."""
+    for child in _subclasses(base):
+        for parent in child.__mro__[:-1]:
+            if "__init__" in vars(parent):
+                yield from list(inspect.signature(parent.__init__).parameters)[1:]

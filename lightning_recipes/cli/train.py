@@ -1,0 +1,237 @@
+"""`fit`, `validate` and `test`: LightningCLI over our parts."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+# So that the CLI knows their names
+from .. import callbacks, datamodules, modules  # noqa: F401
+from ..callbacks import LearningCurves
+from ..reports.tables import split_table
+from ..schedules import Schedule  # noqa: F401
+from ..utils.errors import UserError
+from .checkpoints import class_of, read_checkpoint
+from .parser import RecipesParser, user_error
+from .runs import claim, discard_if_barren, explain_write_errors, free_directory
+
+# The model's argument, and where the data say it
+LINKS = {"num_classes": "num_classes", "in_chans": "channels", "image_size": "image_size"}
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Parse the arguments and run `fit`, `validate` or `test`.
+
+    Raises:
+        UserError: Whatever is wrong with the arguments, the data, the checkpoint or the disk.
+    """
+    _quiet()
+    try:
+        cli = RecipesCLI(command, arguments)
+        cli.fit() if command == "fit" else cli.evaluate()
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except ValueError as error:  # jsonargparse wraps what a constructor raises
+        if (cause := user_error(error)) is None:
+            raise
+        raise cause from None
+
+
+class RecipesCLI(LightningCLI):
+    """One command: its parser, its parts built from the arguments, and what it does with them.
+
+    Args:
+        command: `fit`, `validate` or `test`.
+        arguments: What stands behind it on the command line.
+    """
+
+    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        self.command = command
+        self.run_dir: Path | None = None
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_defaults={"max_epochs": 15, "log_every_n_steps": 10} if command == "fit" else None,
+            seed_everything_default=0,
+            parser_class=RecipesParser,
+            parser_kwargs={"prog": f"lightning-recipes {command}"},
+            args=list(arguments),
+            run=False,  # one command, one parser: building all of them would take as many times as long
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse them, whatever stands in `sys.argv`."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what our commands take beside Lightning's, and take from the data what they know."""
+        parser.set_defaults(
+            {
+                "model": {"class_path": "lightning_recipes.ImageClassifier"},
+                "data": {"class_path": "lightning_recipes.DigitsDataModule"},
+            }
+        )
+        for argument, source in LINKS.items():
+            parser.link_arguments(
+                "data", f"model.init_args.{argument}", compute_fn=_reader(source), apply_on="instantiate"
+            )
+        if self.command == "fit":
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume from this checkpoint.")
+            parser.add_argument(
+                "--run_dir", type=str | None, default=None, help="The run's directory; by default runs/DATA-BACKBONE-N."
+            )
+            parser.add_argument(
+                "--test_after", type=bool, default=True, help="Also measure the best weights on the test split."
+            )
+            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+            parser.add_lightning_class_args(LearningCurves, "learning_curves")
+            parser.set_defaults(
+                {
+                    "checkpoint.filename": "best",
+                    "checkpoint.monitor": "val/loss",
+                    "checkpoint.save_last": True,
+                    "checkpoint.enable_version_counter": False,  # a better one takes the place of best.ckpt
+                }
+            )
+        else:
+            parser.add_argument("--ckpt_path", type=str, required=True, help="The checkpoint to measure.")
+
+    def before_instantiate_classes(self) -> None:
+        """Let a checkpoint say which module it is of.
+
+        Raises:
+            UserError: The arguments ask for another one.
+        """
+        path = self.config.get("ckpt_path")
+        if path is None:
+            return
+        checkpoint = read_checkpoint(path)
+        if "lightning_recipes" not in checkpoint:  # a module of the user's own: its arguments say what it is
+            return
+        stored, default, asked = class_of(checkpoint, path), self.parser.get_defaults().model, self.config.model
+        hparams = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in LINKS}
+        class_path = f"{stored.__module__}.{stored.__qualname__}"
+        if asked.class_path not in (default.class_path, class_path):
+            raise UserError(f"{path} is of {class_path}, but `--model` asks for {asked.class_path}. Leave one out.")
+        given = asked.init_args if asked.class_path == class_path or stored is modules.ImageClassifier else {}
+        for name, value in hparams.items():
+            wanted = given.get(name, value)
+            if wanted not in (value, default.init_args.get(name)) and name not in ("pretrained", "weights"):
+                raise UserError(
+                    f"{path} is of a module with `{name}: {value}`, but `--model.{name}` asks for {wanted}. Leave it out."
+                )
+        self.config.model.class_path = class_path
+        self.config.model.init_args = type(self.config)(**{**dict(given), **hparams})
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the Trainer's own arguments
+        """Build the Trainer; for `fit`, with a directory of its own for all that the run writes."""
+        config = {**self.config_init["trainer"], **kwargs}
+        given = config["callbacks"] or []
+        extra: list[Callback] = list(given) if isinstance(given, list) else [given]
+        if self.command != "fit" or config["fast_dev_run"]:
+            config["logger"] = config["logger"] or False
+            return Trainer(**{**config, "callbacks": extra, "enable_checkpointing": False})
+        self.run_dir = Path(self.config.run_dir) if self.config.run_dir else free_directory(Path("runs"), self._name())
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        claim(self.run_dir, 3 * 3 * weights)  # best, last and one being written; weights and two moments in each
+        if config["enable_checkpointing"] is not False:
+            self.config_init["checkpoint"].dirpath = str(self.run_dir)
+            extra.append(self.config_init["checkpoint"])
+        extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, self.config)]
+        if config["logger"] in (None, True):
+            where: dict[str, Any] = {"save_dir": str(self.run_dir), "name": "", "version": ""}
+            config["logger"] = [CSVLogger(**where), TensorBoardLogger(**where)]
+        return Trainer(**{**config, "callbacks": extra, "default_root_dir": str(self.run_dir)})
+
+    def fit(self) -> None:
+        """Train, measure the best weights on each split, and print the table."""
+        fit: Callable[[], None] = lambda: self.trainer.fit(  # noqa: E731 - called in two places
+            self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path
+        )
+        if self.run_dir is None:
+            return fit()
+        with explain_write_errors(self.run_dir):
+            try:
+                fit()
+            except (UserError, MisconfigurationException, OSError):
+                discard_if_barren(self.run_dir)
+                raise
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+            measured = self._measure(best)
+        notes = [f"run: {self.run_dir}", f"curves: {self.run_dir / 'learning_curves.png'}"]
+        if best is not None:
+            epoch = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
+            notes.insert(0, f"best epoch: {epoch} (from 0 to {self.trainer.current_epoch - 1}), {best}")
+        _print_table(measured, "Best weights" if best else "Last weights", notes)
+        return None
+
+    def evaluate(self) -> None:
+        """Measure the checkpoint, and print the table."""
+        measure = self.trainer.validate if self.command == "validate" else self.trainer.test
+        results = measure(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, verbose=False)
+        split = "val" if self.command == "validate" else "test"
+        _print_table({split: _bare(results)}, self.config.ckpt_path, [])
+
+    def _measure(self, ckpt_path: str | None) -> dict[str, dict[str, float]]:
+        """Return the metrics of each split; only those of the test split are new to the loggers."""
+        trainer, data = self.trainer, self.datamodule
+        measured = {}
+        loggers, trainer.loggers = trainer.loggers, []
+        if isinstance(data, datamodules.ImageDataModule):
+            train = data.train_eval_dataloader()
+            measured["train"] = _bare(trainer.validate(self.model, train, ckpt_path=ckpt_path, verbose=False))
+        measured["val"] = _bare(trainer.validate(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False))
+        trainer.loggers = loggers
+        if self.config.test_after and getattr(data, "test_fraction", 1) != 0:
+            measured["test"] = _bare(trainer.test(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False))
+        return measured
+
+    def _name(self) -> str:
+        """Return what the run is about: the data and the backbone."""
+        data = getattr(self.datamodule, "name", None) or type(self.datamodule).__name__.removesuffix("DataModule")
+        hparams: dict[str, Any] = dict(self.model.hparams)
+        return f"{data}-{hparams.get('backbone', type(self.model).__name__)}".lower().replace("/", "_")
+
+
+def _reader(name: str) -> Callable[[Any], Any]:
+    def read(data: Any) -> Any:  # noqa: ANN401 - any datamodule
+        if not hasattr(data, name):
+            raise UserError(f"{type(data).__name__} has no `{name}`, which the model needs. Give it this attribute.")
+        return getattr(data, name)
+
+    return read
+
+
+def _bare(results: Sequence[Any]) -> dict[str, float]:
+    """Return the metrics of the only loader, without the stage in their names."""
+    return {name.rpartition("/")[2]: value for name, value in results[0].items()}
+
+
+@rank_zero_only
+def _print_table(measured: dict[str, dict[str, float]], title: str, notes: list[str]) -> None:
+    Console(soft_wrap=True).print(split_table(measured, title=title, notes=notes))
+
+
+def _quiet() -> None:
+    """Leave out what says nothing of the user's run: advertisements, and warnings of Lightning about itself."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage() and "TPU" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

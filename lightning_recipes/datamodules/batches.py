@@ -1,0 +1,200 @@
+"""Which samples make a batch, and the two ways to make it: from memory and through a `DataLoader`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from math import ceil
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..preprocessing import Preprocessing
+from .samples import Samples
+from .transforms import Augmentation, batch_transform, sample_transform
+
+Batch = tuple[Tensor, Tensor]  # float32 (B, C, S, S) and int64 (B,) or float32 (B, K)
+Step = tuple[Tensor, int]  # int64 (B,) indices, and the seed of the batch's draws
+
+
+class BatchPlan(Sampler[Step]):
+    """The batches of an epoch as a pure function of (seed, epoch, batch): indices, and a seed for the draws.
+
+    What a batch holds does not depend on the workers, on other random numbers or on what came before, so a
+    run can be picked up at any batch. Ranks take turns within each global batch: in training every rank gets
+    as many samples as the others, in evaluation every sample is seen exactly once and every rank gets as many
+    batches as the others.
+
+    Args:
+        size: Number of samples.
+        batch_size: Samples a batch on one rank.
+        shuffle: A new order each epoch, and incomplete batches dropped (unless there is no complete one).
+        seed: Of the order and of the draws.
+        weights: Draw with replacement, with these weights, (size,).
+        world_size: Number of ranks.
+        rank: This rank.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        weights: Tensor | None = None,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.size, self.batch_size = size, batch_size
+        self.shuffle, self.seed, self.weights = shuffle, seed, weights
+        self.world_size, self.rank = world_size, rank
+        self.epoch = 0
+        stride = batch_size * world_size
+        rest = size % stride
+        whole = size // stride
+        # Evaluation: a rest too small for one sample a rank joins the batch before it.
+        self.batches = max(whole, 1) if shuffle or (whole and rest < world_size) else ceil(size / stride)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Step]:
+        generator = Generator().manual_seed(_mix(self.seed, self.epoch))
+        if self.weights is not None:
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+        elif self.shuffle:
+            order = torch.randperm(self.size, generator=generator)
+        else:
+            order = torch.arange(self.size)
+        stride = self.batch_size * self.world_size
+        for number in range(self.batches):
+            last = number == self.batches - 1 and not self.shuffle
+            chosen = order[number * stride :] if last else order[number * stride : (number + 1) * stride]
+            if self.shuffle and len(chosen) % self.world_size:  # fewer samples than one global batch
+                chosen = chosen[: len(chosen) // self.world_size * self.world_size]
+            yield chosen[self.rank :: self.world_size], _mix(self.seed, self.epoch, number, self.rank)
+
+
+def _mix(*numbers: int) -> int:
+    """Return one 63-bit seed from several small numbers (the same on every machine)."""
+    state = 0
+    for number in numbers:
+        state = (state ^ number) * 6364136223846793005 + 1442695040888963407
+        state = (state ^ (state >> 29)) & (2**63 - 1)
+    return state
+
+
+class BatchLoader(ABC):
+    """Batches of images and targets, in the order of a plan.
+
+    Lightning treats it as any iterable: it tells the plan the epoch, and leaves the sharding to it.
+
+    Args:
+        sampler: Which samples make a batch.
+        preprocessing: Geometry and normalisation.
+        augmentation: None in evaluation.
+    """
+
+    batch_sampler = None  # Lightning asks for it wherever there is a `sampler`
+
+    def __init__(
+        self, sampler: BatchPlan, preprocessing: Preprocessing, augmentation: Augmentation | None
+    ) -> None:
+        self.sampler, self.preprocessing, self.augmentation = sampler, preprocessing, augmentation
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch on one rank."""
+        return self.sampler.batch_size
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class MemoryLoader(BatchLoader):
+    """The fast path: one uint8 tensor, sliced by index and augmented a batch at a time, without workers.
+
+    Args:
+        images: uint8, (N, C, S, S), in their eval geometry.
+        targets: int64 (N,) or float32 (N, K).
+        sampler: As for `BatchLoader`, and so the others.
+        preprocessing: Of which the normalisation is left to do.
+        augmentation: None in evaluation.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        sampler: BatchPlan,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(sampler, preprocessing, augmentation)
+        self.images, self.targets = images, targets
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices, seed in self.sampler:
+            images = self.images.index_select(0, indices)
+            if self.augmentation is not None:
+                images = batch_transform(self.augmentation, images, Generator().manual_seed(seed))
+            yield self.preprocessing.normalize(images), self.targets.index_select(0, indices)
+
+
+class DecodingLoader(BatchLoader):
+    """The ordinary path: the same batches as `MemoryLoader` in evaluation, read sample by sample.
+
+    Args:
+        samples: Where images are read.
+        sampler: As for `BatchLoader`, and so the others.
+        preprocessing: Geometry and normalisation.
+        augmentation: None in evaluation.
+        num_workers: Processes that read ahead; they change the speed and nothing else.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        sampler: BatchPlan,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+        *,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(sampler, preprocessing, augmentation)
+        self._loader = DataLoader(
+            _DecodedBatches(samples, preprocessing, augmentation),
+            batch_size=None,  # the sampler's items are whole batches
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+class _DecodedBatches(Dataset[Batch]):
+    """Reads, transforms and stacks the samples of one batch."""
+
+    def __init__(self, samples: Samples, preprocessing: Preprocessing, augmentation: Augmentation | None) -> None:
+        self.samples, self.preprocessing = samples, preprocessing
+        size, crop_pct = preprocessing.image_size, preprocessing.crop_pct
+        self.transform = sample_transform(augmentation or Augmentation(), size, crop_pct)
+
+    def __getitem__(self, step: Step) -> Batch:
+        indices, seed = step
+        with torch.random.fork_rng(devices=[]):  # the draws depend on the batch alone, not on the worker
+            torch.manual_seed(seed)
+            images = torch.stack([self.transform(self.samples.read(int(index))) for index in indices])
+        return self.preprocessing.normalize(images), self.samples.targets[indices]

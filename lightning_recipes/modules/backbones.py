@@ -1,0 +1,160 @@
+"""timm backbones by name, with errors that say what to do."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from os import PathLike
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+import torch
+from torch import nn
+
+from ..utils.errors import UserError, did_you_mean
+from ..utils.weights import load_weights, read_state_dict
+
+_ARGUMENTS = {"act_layer": "act", "drop_path_rate": "drop_path_rate", "in_chans": "in_chans", "drop_rate": "drop_rate"}
+
+
+def create_backbone(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int = 3,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    weights: str | PathLike[str] | None = None,
+    act: str | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float | None = None,
+) -> nn.Module:
+    """Return a timm model with its classifier.
+
+    Args:
+        name: A name that `timm.list_models()` has, or one with a tag or a hub prefix.
+        num_classes: Classes of its head.
+        in_chans: Channels of the images.
+        image_size: Side of the images, pixels; checked by a forward pass.
+        pretrained: Fetch timm's weights.
+        weights: Load a local file instead.
+        act: Replace the activations by one that `timm.layers.create_act_layer` knows.
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth; None leaves the architecture's own.
+
+    Raises:
+        UserError: An unknown name, an argument that the architecture does not take, an image size that it cannot
+            work on, weights that cannot be reached or do not fit.
+    """
+    import timm  # slow to import
+
+    if ":" not in name and not timm.is_model(name):
+        raise UserError(
+            f"timm {timm.__version__} has no backbone {name!r}.{did_you_mean(name.split('.')[0], timm.list_models())} "
+            "`timm.list_models()` lists them all."
+        )
+    if pretrained and weights is not None:
+        raise UserError("`pretrained` and `weights` exclude each other. Give one of them.")
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
+    if drop_path_rate is not None:
+        options["drop_path_rate"] = drop_path_rate
+    if act is not None:
+        options["act_layer"] = _activation(act)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+    if image_size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        with _hub_without_retries() if pretrained else nullcontext():
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        unwanted = next((argument for key, argument in _ARGUMENTS.items() if f"'{key}'" in str(error)), None)
+        if unwanted is None:
+            raise
+        raise UserError(f"The backbone {name!r} takes no `{unwanted}`. Leave it out.") from error
+    except Exception as error:
+        if not pretrained:
+            raise UserError(f"timm cannot build {name!r}: {_first_line(error)}.") from error
+        raise UserError(
+            f"Cannot get the pretrained weights of {name!r}: {_first_line(error)}. "
+            "Give a local file by `weights`, or set `pretrained: false`."
+        ) from error
+    if weights is not None:
+        load_weights(model, read_state_dict(weights), source=str(weights))
+    if image_size is not None:
+        _check_size(model, name, in_chans, image_size)
+    return model
+
+
+def split_head(model: nn.Module, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """Take a timm model apart: images to features (B, D), and features to logits (B, num_classes).
+
+    A classifier that is one linear layer is kept, weights and all; any other is replaced by a new one.
+    """
+    head = model.get_classifier()
+    model.reset_classifier(0)
+    if not isinstance(head, nn.Linear):
+        head = nn.Linear(model.head_hidden_size, num_classes)
+    return model, head
+
+
+def pretrained_normalization(model: nn.Module, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and std that a timm model's weights were trained with, [0, 1] units, one a channel.
+
+    For another number of channels than the weights', each is their average.
+    """
+    mean, std = (tuple(float(x) for x in model.pretrained_cfg[key]) for key in ("mean", "std"))
+    if len(mean) == in_chans:
+        return mean, std
+    return (sum(mean) / len(mean),) * in_chans, (sum(std) / len(std),) * in_chans
+
+
+def _activation(act: str) -> type[nn.Module]:
+    from timm.layers import get_act_layer
+
+    try:
+        layer: type[nn.Module] = get_act_layer(act)
+    except KeyError:
+        usual = ["elu", "gelu", "leaky_relu", "mish", "prelu", "relu", "selu", "sigmoid", "silu", "tanh"]
+        raise UserError(f"timm has no activation {act!r}. Usual are {', '.join(usual)}.{did_you_mean(act, usual)}") from None
+    return layer
+
+
+def _check_size(model: nn.Module, name: str, in_chans: int, image_size: int) -> None:
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, in_chans, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        near = max(round(image_size / 32) * 32, 32)
+        hint = f"Try {near} or {near + 32}" if near != image_size else f"Try {near + 32}"
+        raise UserError(
+            f"The backbone {name!r} does not work on {image_size} × {image_size} pixels: {_first_line(error)}. "
+            f"{hint} for `image_size`, or another backbone."
+        ) from error
+    finally:
+        model.train(training)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def _hub_without_retries() -> Iterator[None]:
+    """Look into the local cache only, when the hub's name does not resolve: its retries take most of a minute."""
+    from huggingface_hub import constants
+
+    host = urlparse(constants.ENDPOINT).hostname
+    try:
+        reachable = bool(getproxies()) or host is None or bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        reachable = False
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not reachable
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline

@@ -1,0 +1,267 @@
+"""A timm backbone that classifies images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
+
+from ..optimizers import parameter_groups
+from ..preprocessing import Preprocessing
+from ..schedules import Schedule
+from ..utils.errors import UserError
+from .backbones import create_backbone, pretrained_normalization, split_head
+from .losses import MultiLabelLoss
+from .metrics import classification_metrics
+
+ScheduleCallable: TypeAlias = Callable[[Optimizer, int], LRScheduler]
+"""Optimizer and number of steps in the run to a scheduler that is stepped once an optimizer step."""
+
+
+class ImageClassifier(LightningModule):
+    """Images to class probabilities: a timm backbone, a linear head, a loss, metrics, an optimizer, a schedule.
+
+    Logs `train/`, `val/` and `test/` `loss` and `acc`; with them, from 10 classes on, `acc_top5`; in evaluation
+    also `f1`, `auroc` (macro) and `ece`. Its checkpoints hold the normalisation and the class names, so that a
+    checkpoint alone is enough to predict.
+
+    To change a part, subclass and override `configure_backbone`, `configure_head`, `configure_loss` or
+    `configure_metrics`; see docs/subclassing.md.
+
+    Args:
+        backbone: Any name that timm knows.
+        num_classes: Number of classes, K. (The CLI takes it from the data.)
+        in_chans: Channels of the images. (The CLI takes it from the data.)
+        image_size: Side of the images, pixels; architectures that need it are built for it, the others are
+            checked by a forward pass. (The CLI takes it from the data.)
+        pretrained: Start from timm's weights, fetched from the hub.
+        weights: Start from a local .pth or .safetensors file instead.
+        act: Replace the backbone's activations: relu, leaky_relu, elu, gelu, silu, …
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth; None leaves the architecture's own.
+        multi_label: Several classes may hold at once: sigmoids and binary cross-entropy, targets (B, K).
+        class_weights: Weight of each class in the loss, K numbers.
+        label_smoothing: In [0, 1).
+        class_names: K names. (A datamodule that has them sets them.)
+        optimizer: Parameter groups to an optimizer. Biases and norms come in a group without weight decay.
+        schedule: Optimizer and number of steps to a scheduler that is stepped once an optimizer step.
+
+    Raises:
+        UserError: An unknown backbone, weights that cannot be reached, or an argument out of its bounds.
+
+    >>> model = ImageClassifier("test_resnet", num_classes=3, in_chans=1).eval()
+    >>> model(torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet10t",
+        *,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        image_size: int | None = None,
+        pretrained: bool = False,
+        weights: str | PathLike[str] | None = None,
+        act: str | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        multi_label: bool = False,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        class_names: list[str] | None = None,
+        optimizer: OptimizerCallable = lambda groups: torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05),
+        schedule: ScheduleCallable = lambda optimizer, steps: Schedule(optimizer, steps),
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise UserError(f"`num_classes` must be at least 2, got {num_classes}.")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}.")
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise UserError(f"`class_weights` needs {num_classes} numbers, one a class, got {len(class_weights)}.")
+        self.save_hyperparameters(ignore=["optimizer", "schedule"])  # callables do not go into a checkpoint
+        self.optimizer, self.schedule = optimizer, schedule
+        self.class_names = class_names or [str(number) for number in range(num_classes)]
+        self.preprocessing: Preprocessing | None = None
+        self.backbone, head = split_head(self.configure_backbone(), num_classes)
+        self.head = self.configure_head(head)
+        self.loss = self.configure_loss()
+        # "train" alone would shadow `nn.Module.train`
+        self.metrics = nn.ModuleDict({f"{s}_metrics": self.configure_metrics(s) for s in ("train", "val", "test")})
+        self.mean_loss = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in self.metrics})
+
+    # What a subclass overrides
+
+    def configure_backbone(self) -> nn.Module:
+        """Return the network: a timm model, or any module from images to features with `num_features`."""
+        h = self.hparams
+        return create_backbone(
+            h["backbone"],
+            num_classes=h["num_classes"],
+            in_chans=h["in_chans"],
+            image_size=h["image_size"],
+            pretrained=h["pretrained"],
+            weights=h["weights"],
+            act=h["act"],
+            drop_rate=h["drop_rate"],
+            drop_path_rate=h["drop_path_rate"],
+        )
+
+    def configure_head(self, head: nn.Linear) -> nn.Module:
+        """Return the module from features (B, D) to logits (B, K).
+
+        Args:
+            head: The backbone's own, `head.in_features` = D.
+        """
+        return head
+
+    def configure_loss(self) -> nn.Module:
+        """Return the module from logits (B, K) and targets, (B,) or (B, K), to a scalar."""
+        weights, smoothing = self.hparams["class_weights"], self.hparams["label_smoothing"]
+        weight = None if weights is None else torch.tensor(weights)
+        if self.hparams["multi_label"]:
+            return MultiLabelLoss(weight, smoothing)
+        return nn.CrossEntropyLoss(weight, label_smoothing=smoothing)
+
+    def configure_metrics(self, stage: str) -> MetricCollection:
+        """Return the metrics of probabilities (B, K) and targets for a stage: train, val or test."""
+        h = self.hparams
+        return classification_metrics(h["num_classes"], multi_label=h["multi_label"], ranking=stage != "train")
+
+    # The way of a batch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W)."""
+        features = self.backbone(images)  # (B, D)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return (B, K): softmax, or the sigmoid of each logit when multi-label; float32."""
+        logits = logits.float()
+        return logits.sigmoid() if self.hparams["multi_label"] else logits.softmax(1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch; soft targets (B, K), as mixup makes them, are accepted."""
+        loss = self._step(batch, "train")
+        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int = 0) -> Tensor:
+        """Return probabilities (B, K) of images, with or without targets beside them."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self.probabilities(self(images))
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        images, targets = batch
+        logits = self(images)
+        loss: Tensor = self.loss(logits, targets)
+        metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.mean_loss[f"{stage}_metrics"]
+        metrics.update(self.probabilities(logits.detach()), self._labels(targets))
+        mean_loss.update(loss.detach(), len(images))
+        for name, metric in (("loss", mean_loss), *metrics.items()):
+            shown = stage != "train" and name in ("loss", "acc")
+            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown, batch_size=len(images))
+        return loss
+
+    def _labels(self, targets: Tensor) -> Tensor:
+        """Return hard targets for the metrics: the likeliest class, or every label above one half."""
+        if self.hparams["multi_label"]:
+            return (targets > 0.5).int()
+        return targets.argmax(1) if targets.ndim > 1 else targets
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of the forms that Lightning takes
+        """Build the optimizer over two parameter groups, and the schedule over the steps of the run."""
+        try:
+            optimizer = self.optimizer(parameter_groups(self))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The optimizer cannot be built: {error}. Check the arguments of `optimizer`.") from error
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("A schedule needs a run with an end. Set `max_epochs` or `max_steps`.")
+        scheduler = self.schedule(optimizer, int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # What travels in the checkpoint
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and std that the weights were trained with, one a channel, [0, 1] units; None for fresh weights.
+
+        `ImageDataModule` reads it. A loaded checkpoint brings its own.
+        """
+        if self.preprocessing is not None:
+            return self.preprocessing.mean, self.preprocessing.std
+        if not (self.hparams["pretrained"] or self.hparams["weights"]) or not hasattr(self.backbone, "pretrained_cfg"):
+            return None
+        return pretrained_normalization(self.backbone, self.hparams["in_chans"])
+
+    def setup(self, stage: str) -> None:
+        """Take the class names from the datamodule, and refuse one with other classes.
+
+        Raises:
+            UserError: The numbers of classes differ.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if names is None:
+            return
+        if len(names) != self.hparams["num_classes"]:
+            raise UserError(
+                f"The module has `num_classes={self.hparams['num_classes']}`, the data have {len(names)} classes. "
+                "Build the module with `num_classes=data.num_classes`."
+            )
+        self.class_names = list(names)
+
+    def on_fit_start(self) -> None:
+        """Remember how the datamodule makes its images."""
+        self.preprocessing = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", self.preprocessing)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add all that predicting needs beside the weights."""
+        checkpoint["lightning_recipes"] = {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_names": self.class_names,
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
+        }
+        hparams = checkpoint.get("hyper_parameters")
+        if hparams is not None:  # the weights are in the checkpoint: building the module must fetch none
+            checkpoint["hyper_parameters"] = {**hparams, "pretrained": False, "weights": None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` added.
+
+        Raises:
+            UserError: The checkpoint is another module's.
+        """
+        own, stored = self.state_dict(), checkpoint["state_dict"]
+        wrong = [name for name in own if name not in stored or stored[name].shape != own[name].shape]
+        if self.strict_loading and wrong:
+            backbone = checkpoint.get("hyper_parameters", {}).get("backbone", "another module")
+            raise UserError(
+                f"The checkpoint is of {backbone}, not of this {type(self).__name__} with "
+                f"{self.hparams['backbone']}: {len(wrong)} of {len(own)} tensors do not fit, such as {wrong[0]}. "
+                "Give the checkpoint's own settings, or start from its weights by `weights`."
+            )
+        ours = checkpoint.get("lightning_recipes")
+        if ours is not None:
+            self.class_names = ours["class_names"]
+            if ours["preprocessing"] is not None:
+                self.preprocessing = Preprocessing.from_dict(ours["preprocessing"])

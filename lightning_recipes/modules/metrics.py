@@ -1,0 +1,67 @@
+"""What is measured of a classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryCalibrationError,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelF1Score,
+)
+
+ECE_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
+
+
+class MultilabelCalibrationError(BinaryCalibrationError):
+    """Expected calibration error over all (sample, label) pairs.
+
+    >>> import torch
+    >>> metric = MultilabelCalibrationError()
+    >>> metric(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 0]]))
+    tensor(0.)
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take probabilities and targets, both (B, K)."""
+        super().update(preds.flatten(), target.flatten())
+
+
+def classification_metrics(
+    num_classes: int, *, multi_label: bool = False, ranking: bool = True
+) -> MetricCollection:
+    """Return acc, acc_top5 (from 10 classes on), f1 (macro), auroc (macro) and ece.
+
+    They take probabilities (B, K), and targets int64 (B,), or (B, K) when multi-label. They gather over ranks
+    what they need to be exact, so that N processes report what one would.
+
+    Args:
+        num_classes: K.
+        multi_label: Several labels may hold at once; accuracy is then over all (sample, label) pairs.
+        ranking: Also f1, auroc and ece. AUROC and ECE keep all probabilities until the epoch ends.
+    """
+    metrics: dict[str, Metric | MetricCollection]
+    if multi_label:
+        metrics = {"acc": MultilabelAccuracy(num_classes, average="micro", validate_args=False)}
+        if ranking:
+            metrics |= {
+                "f1": MultilabelF1Score(num_classes, average="macro", validate_args=False),
+                "auroc": MultilabelAUROC(num_classes, average="macro", validate_args=False),
+                "ece": MultilabelCalibrationError(ECE_BINS, validate_args=False),
+            }
+    else:
+        metrics = {"acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
+        if num_classes >= 10:
+            metrics["acc_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+        if ranking:
+            metrics |= {
+                "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+                "auroc": MulticlassAUROC(num_classes, average="macro", validate_args=False),
+                "ece": MulticlassCalibrationError(num_classes, ECE_BINS, validate_args=False),
+            }
+    return MetricCollection(metrics, compute_groups=False)

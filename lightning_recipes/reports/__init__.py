@@ -1,0 +1,1 @@
+"""Findings and figures as tables and pages."""
