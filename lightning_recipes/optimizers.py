@@ -19,7 +19,10 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
     Source: He et al., "Bag of Tricks for Image Classification", 2019, section 3.1.
 
-    >>> [(g["name"], len(g["params"])) for g in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))]
+    >>> [
+    ...     (g["name"], len(g["params"]))
+    ...     for g in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
+    ... ]
     [('decay', 1), ('no_decay', 3)]
     """
     exempt: set[str] = set()
@@ -27,11 +30,12 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
         names = getattr(child, "no_weight_decay", None)
         if callable(names):
             exempt |= {f"{prefix}.{name}".lstrip(".") for name in names()}
-    decay, no_decay = [], []
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (no_decay if parameter.ndim < 2 or name in exempt else decay).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "decay", "params": decay},
         {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},
     ]

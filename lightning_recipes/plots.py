@@ -17,7 +17,8 @@ def learning_curves(rows: Sequence[Mapping[str, float]], *, best_step: float | N
     """Draw each metric over the optimizer steps, training and validation in one panel.
 
     Args:
-        rows: One mapping a moment, with `step` and metrics named `stage/metric`; what was not measured is absent.
+        rows: One mapping a moment, with `step` and metrics named `stage/metric`; what was not measured is
+            absent.
         best_step: Where to draw a line, the step with the best validation.
 
     >>> figure = learning_curves([{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.0}])

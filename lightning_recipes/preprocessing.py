@@ -46,12 +46,15 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for a checkpoint."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Preprocessing:
         """Return what `to_dict` stored."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**plain)
 
 
 def fit_geometry(image: Tensor, image_size: int, crop_pct: float = 1.0) -> Tensor:
@@ -69,7 +72,8 @@ def fit_geometry(image: Tensor, image_size: int, crop_pct: float = 1.0) -> Tenso
     torch.Size([3, 16, 16])
     """
     image = F.resize(image, [round(image_size / crop_pct)], antialias=True)
-    return F.center_crop(image, [image_size, image_size])
+    cropped: Tensor = F.center_crop(image, [image_size, image_size])
+    return cropped
 
 
 def channel_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -83,11 +83,15 @@ class Schedule(LambdaLR):
             listed = ", ".join(get_args(Shape))
             raise UserError(f"`shape` must be one of {listed}, got {shape!r}.{did_you_mean(shape, SHAPES)}")
         if total_steps < 1:
-            raise UserError(f"`total_steps` must be at least 1, got {total_steps}. Train for an epoch or more.")
+            raise UserError(
+                f"`total_steps` must be at least 1, got {total_steps}. Train for an epoch or more."
+            )
         if not 0 <= warmup < 1:
             raise UserError(f"`warmup` must be a fraction of the run in [0, 1), got {warmup}.")
         if warmup and shape == "one_cycle":
-            raise UserError(f"`one_cycle` warms up by itself, got `warmup={warmup}`. Drop it, or take `cosine`.")
+            raise UserError(
+                f"`one_cycle` warms up by itself, got `warmup={warmup}`. Drop it, or take `cosine`."
+            )
         curve = SHAPES[shape]
         warm = round(warmup * total_steps)
         after = max(total_steps - 1 - warm, 1)  # the last step of the run stands at t = 1

@@ -121,7 +121,8 @@ class LearningCurves(Callback):
         self.rows[-1].update(values)
 
     def _write(self, trainer: Trainer) -> None:
-        if not self.rows or self._directory is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        rehearsal = getattr(trainer, "fast_dev_run", False)
+        if not self.rows or self._directory is None or not trainer.is_global_zero or rehearsal:
             return
         names = sorted({name for row in self.rows for name in row} - {"epoch", "step"})
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -46,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     try:
         if command not in COMMANDS:
-            raise UserError(
-                f"There is no command {command!r}.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
-            )
+            hint = did_you_mean(command, COMMANDS)
+            raise UserError(f"There is no command {command!r}.{hint} Commands: {', '.join(COMMANDS)}.")
         if command == "predict":
             from .predict import run_predict
 

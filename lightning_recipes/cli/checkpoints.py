@@ -38,7 +38,9 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
     """
     ours = checkpoint.get("lightning_recipes")
     if ours is None:
-        raise UserError(f"{path} is a checkpoint of another module, not of an ImageClassifier. Give one of `fit`'s.")
+        raise UserError(
+            f"{path} is a checkpoint of another module, not of an ImageClassifier. Give one of `fit`'s."
+        )
     module, _, name = ours["class_path"].rpartition(".")
     try:
         found = getattr(import_module(module), name)

@@ -46,9 +46,8 @@ def explain(message: str, options: list[str]) -> str:
 
     >>> explain("unrecognized arguments: --traner.max_epochs 3", ["--trainer.max_epochs", "--config"])
     'There is no argument `--traner.max_epochs`. Did you mean `--trainer.max_epochs`?'
-    >>> explain('Parser key "data":\\n  - Parser key "augment":\\n  Expected a typing.Literal[\\'none\\', \\'light\\']. '
-    ...         "Got value: lite", [])
-    "`--data.augment` must be one of none, light, got 'lite'. Did you mean `light`?"
+    >>> explain("Parser key \"augment\": Expected a typing.Literal['none', 'light']. Got value: lite", [])
+    "`--augment` must be one of none, light, got 'lite'. Did you mean `light`?"
     """
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     base = _BASES.get(key.rpartition(".")[2])
@@ -61,26 +60,34 @@ def explain(message: str, options: list[str]) -> str:
         name = path.rpartition(".")[2]
         return f"There is no argument `--{path}` here.{did_you_mean(name, known - {name})}"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        known = {c.__name__ for c in _subclasses(base)} if base else set()
-        ours = sorted(c.__name__ for c in _subclasses(base) if c.__module__.startswith("lightning_recipes")) if base else []
-        listed = f" Known: {', '.join(ours)}; another is given by its import path." if key in _OWN else ""
-        return f"`--{key}`: there is no class `{found[1]}`.{did_you_mean(found[1], known)}{listed}"
+        return _no_class(key, found[1], base)
     if found := re.search(r"arguments are required: (.+)", message):
         missing = [f"`--{key}.{name.strip()}`" for name in found[1].split(",")]
         return f"Missing: {', '.join(missing)}. See --help."
-    if found := re.search(r"Expected a typing.Literal\[(.+?)\]. Got value: (.+)", message):
-        choices = [choice.strip("' ") for choice in found[1].split(",")]
-        return f"`--{key}` must be one of {', '.join(choices)}, got {found[2]!r}.{did_you_mean(found[2], choices)}"
-    if found := re.search(r"class_path '([^']+)':\s+(.+)", message):
-        return f"`--{key}`: cannot import `{found[1]}`: {found[2].strip()}. Is its package installed or on PYTHONPATH?"
-    choices = [choice.strip("' ") for group in re.findall(r"typing.Literal\[(.+?)\]", message) for choice in group.split(",")]
-    if choices and (found := re.search(r"Given value: (.+)", message)):
-        choices = list(dict.fromkeys(choices))
-        return f"`--{key}` must be one of {', '.join(choices)}, got {found[1]!r}.{did_you_mean(found[1], choices)}"
+    given = re.search(r"Got value: (.+?)(?:\. Got value|$)", message, re.M) or re.search(
+        r"Given value: (.+)", message
+    )
+    literals = re.findall(r"typing.Literal\[(.+?)\]", message)
+    if literals and given:
+        choices = list(dict.fromkeys(choice.strip("' ") for group in literals for choice in group.split(",")))
+        hint = did_you_mean(given[1], choices)
+        return f"`--{key}` must be one of {', '.join(choices)}, got {given[1]!r}.{hint}"
     kinds = [kind for kind in re.findall(r"Expected a <class '([^']+)'>", message) if kind != "NoneType"]
-    if kinds and (found := re.search(r"Got value: (.+)|Given value: (.+)", message)):
-        return f"`--{key}` must be {' or '.join(dict.fromkeys(kinds))}, got {found[1] or found[2]}."
+    if kinds and given:
+        return f"`--{key}` must be {' or '.join(dict.fromkeys(kinds))}, got {given[1]}."
+    if found := re.search(r"class_path '([^']+)':\s+(.+)", message):
+        return (
+            f"`--{key}`: cannot import `{found[1]}`: {found[2].strip()}. Is it installed, or on PYTHONPATH?"
+        )
     return re.sub(r"\s*\n\s*", " ", message).strip()
+
+
+def _no_class(key: str, name: str, base: type | None) -> str:
+    known = list(_subclasses(base)) if base else []
+    hint = did_you_mean(name, {child.__name__ for child in known})
+    ours = sorted(child.__name__ for child in known if child.__module__.startswith("lightning_recipes"))
+    listed = f" Known: {', '.join(ours)}; another is given by its import path." if key in _OWN else ""
+    return f"`--{key}`: there is no class `{name}`.{hint}{listed}"
 
 
 def user_error(error: BaseException) -> UserError | None:
@@ -92,7 +99,8 @@ def user_error(error: BaseException) -> UserError | None:
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         yield child
         yield from _subclasses(child)
 
@@ -102,4 +110,4 @@ def _parameters(base: type) -> Iterator[str]:
     for child in _subclasses(base):
         for parent in child.__mro__[:-1]:
             if "__init__" in vars(parent):
-                yield from list(inspect.signature(parent.__init__).parameters)[1:]
+                yield from list(inspect.signature(vars(parent)["__init__"]).parameters)[1:]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.progress import track
 from torch import Tensor
 
@@ -30,17 +30,28 @@ def run_predict(arguments: Sequence[str]) -> None:
         UserError: Whatever is wrong with the arguments, the checkpoint, the images or the output.
     """
     parser = RecipesParser(
-        prog="lightning-recipes predict", description="Write the class of each image to a CSV, from a checkpoint alone."
+        prog="lightning-recipes predict",
+        description="Write the class of each image to a CSV, from a checkpoint alone.",
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file with these arguments.")
-    parser.add_argument("images", nargs="+", type=str, help="Image files, and folders that are searched for them.")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="A checkpoint of `fit`: runs/NAME/best.ckpt.")
-    parser.add_argument("--output", type=str, default="predictions.csv", help="The CSV: file, class, probability.")
+    parser.add_argument(
+        "images", nargs="+", type=str, help="Image files, and folders that are searched for them."
+    )
+    parser.add_argument(
+        "--ckpt_path", type=str, required=True, help="A checkpoint of `fit`: runs/NAME/best.ckpt."
+    )
+    parser.add_argument(
+        "--output", type=str, default="predictions.csv", help="The CSV: file, class, probability."
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace an output that exists.")
-    parser.add_argument("--top_k", type=int, default=1, help="Rows an image: its likeliest classes, best first.")
+    parser.add_argument(
+        "--top_k", type=int, default=1, help="Rows an image: its likeliest classes, best first."
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="Images a batch.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read ahead.")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if any.")
+    parser.add_argument(
+        "--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if any."
+    )
     parser.add_argument(
         "--on_bad_image",
         type=Literal["raise", "skip"],
@@ -58,14 +69,19 @@ def run_predict(arguments: Sequence[str]) -> None:
     assert model.preprocessing is not None  # `load_classifier` has seen to it
     samples = Samples(files, torch.zeros(len(files)), FileReader(model.preprocessing.channels))
     if given.on_bad_image == "skip" and (bad := samples.unreadable()):
-        print(f"Skipped {len(bad)} of {len(files)} images:", *(text for _, text in bad), sep="\n  ", file=sys.stderr)
+        print(
+            f"Skipped {len(bad)} of {len(files)} images:",
+            *(text for _, text in bad),
+            sep="\n  ",
+            file=sys.stderr,
+        )
         kept = sorted(set(range(len(files))) - {index for index, _ in bad})
         if not kept:
             raise UserError(f"None of the {len(files)} images can be read.")
         samples = samples.subset(torch.tensor(kept))
     plan = BatchPlan(len(samples), given.batch_size, shuffle=False)
     loader = DecodingLoader(samples, plan, model.preprocessing, num_workers=given.num_workers)
-    rows = list(_rows(model, loader, samples.items, given.top_k, _device(given.device)))
+    rows = list(_rows(model, loader, list(samples.items), given.top_k, _device(given.device)))
     with explain_write_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(f".{output.name}.partial")
@@ -89,7 +105,9 @@ def load_classifier(path: str) -> ImageClassifier:
     checkpoint = read_checkpoint(path)
     model = class_of(checkpoint, path).load_from_checkpoint(path, map_location="cpu", weights_only=True)
     if model.preprocessing is None:
-        raise UserError(f"{path} does not say how its images were made: it was not trained on an ImageDataModule.")
+        raise UserError(
+            f"{path} does not say how its images were made: it was not trained on an ImageDataModule."
+        )
     return model.eval()
 
 
@@ -107,11 +125,14 @@ def _files(paths: Sequence[str]) -> list[Path]:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        name = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"`--device {name}` is not to be had: {str(error).splitlines()[0]} Try `--device cpu`.") from error
+        raise UserError(
+            f"`--device {name}` is not to be had: {str(error).splitlines()[0]} Try `--device cpu`."
+        ) from error
 
 
 @torch.inference_mode()

@@ -41,7 +41,9 @@ def claim(directory: Path, least_bytes: int) -> None:
         UserError: It exists and holds files, cannot be written, or lies on a disk without the room.
     """
     if directory.is_dir() and any(directory.iterdir()):
-        raise UserError(f"`run_dir` {directory} holds files already. Give another, or leave it out for a new one.")
+        raise UserError(
+            f"`run_dir` {directory} holds files already. Give another, or leave it out for a new one."
+        )
     with explain_write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".probe"
@@ -72,7 +74,9 @@ def explain_write_errors(directory: Path) -> Iterator[None]:
             remedy = "Give `run_dir` in a folder that you may write"
         else:
             raise
-        raise UserError(f"Cannot write to {directory}: {error.strerror}. {remedy}.{_resume_hint(directory)}") from error
+        raise UserError(
+            f"Cannot write to {directory}: {error.strerror}. {remedy}.{_resume_hint(directory)}"
+        ) from error
 
 
 @rank_zero_only

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 # So that the CLI knows their names
@@ -92,12 +92,20 @@ class RecipesCLI(LightningCLI):
                 "data", f"model.init_args.{argument}", compute_fn=_reader(source), apply_on="instantiate"
             )
         if self.command == "fit":
-            parser.add_argument("--ckpt_path", type=str | None, default=None, help="Resume from this checkpoint.")
             parser.add_argument(
-                "--run_dir", type=str | None, default=None, help="The run's directory; by default runs/DATA-BACKBONE-N."
+                "--ckpt_path", type=str | None, default=None, help="Resume from this checkpoint."
             )
             parser.add_argument(
-                "--test_after", type=bool, default=True, help="Also measure the best weights on the test split."
+                "--run_dir",
+                type=str | None,
+                default=None,
+                help="The run's directory; by default runs/DATA-BACKBONE-N.",
+            )
+            parser.add_argument(
+                "--test_after",
+                type=bool,
+                default=True,
+                help="Also measure the best weights on the test split.",
             )
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.add_lightning_class_args(LearningCurves, "learning_curves")
@@ -124,17 +132,24 @@ class RecipesCLI(LightningCLI):
         checkpoint = read_checkpoint(path)
         if "lightning_recipes" not in checkpoint:  # a module of the user's own: its arguments say what it is
             return
-        stored, default, asked = class_of(checkpoint, path), self.parser.get_defaults().model, self.config.model
+        stored, default, asked = (
+            class_of(checkpoint, path),
+            self.parser.get_defaults().model,
+            self.config.model,
+        )
         hparams = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in LINKS}
         class_path = f"{stored.__module__}.{stored.__qualname__}"
         if asked.class_path not in (default.class_path, class_path):
-            raise UserError(f"{path} is of {class_path}, but `--model` asks for {asked.class_path}. Leave one out.")
+            raise UserError(
+                f"{path} is of {class_path}, but `--model` asks for {asked.class_path}. Leave one out."
+            )
         given = asked.init_args if asked.class_path == class_path or stored is modules.ImageClassifier else {}
         for name, value in hparams.items():
             wanted = given.get(name, value)
             if wanted not in (value, default.init_args.get(name)) and name not in ("pretrained", "weights"):
                 raise UserError(
-                    f"{path} is of a module with `{name}: {value}`, but `--model.{name}` asks for {wanted}. Leave it out."
+                    f"{path} is of a module with `{name}: {value}`, but `--model.{name}` asks for {wanted}. "
+                    "Leave it out."
                 )
         self.config.model.class_path = class_path
         self.config.model.init_args = type(self.config)(**{**dict(given), **hparams})
@@ -147,9 +162,13 @@ class RecipesCLI(LightningCLI):
         if self.command != "fit" or config["fast_dev_run"]:
             config["logger"] = config["logger"] or False
             return Trainer(**{**config, "callbacks": extra, "enable_checkpointing": False})
-        self.run_dir = Path(self.config.run_dir) if self.config.run_dir else free_directory(Path("runs"), self._name())
+        self.run_dir = (
+            Path(self.config.run_dir) if self.config.run_dir else free_directory(Path("runs"), self._name())
+        )
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        claim(self.run_dir, 3 * 3 * weights)  # best, last and one being written; weights and two moments in each
+        claim(
+            self.run_dir, 3 * 3 * weights
+        )  # best, last and one being written; weights and two moments in each
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
             extra.append(self.config_init["checkpoint"])
@@ -184,7 +203,9 @@ class RecipesCLI(LightningCLI):
     def evaluate(self) -> None:
         """Measure the checkpoint, and print the table."""
         measure = self.trainer.validate if self.command == "validate" else self.trainer.test
-        results = measure(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, verbose=False)
+        results = measure(
+            self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, verbose=False
+        )
         split = "val" if self.command == "validate" else "test"
         _print_table({split: _bare(results)}, self.config.ckpt_path, [])
 
@@ -196,15 +217,21 @@ class RecipesCLI(LightningCLI):
         if isinstance(data, datamodules.ImageDataModule):
             train = data.train_eval_dataloader()
             measured["train"] = _bare(trainer.validate(self.model, train, ckpt_path=ckpt_path, verbose=False))
-        measured["val"] = _bare(trainer.validate(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False))
+        measured["val"] = _bare(
+            trainer.validate(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False)
+        )
         trainer.loggers = loggers
         if self.config.test_after and getattr(data, "test_fraction", 1) != 0:
-            measured["test"] = _bare(trainer.test(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False))
+            measured["test"] = _bare(
+                trainer.test(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False)
+            )
         return measured
 
     def _name(self) -> str:
         """Return what the run is about: the data and the backbone."""
-        data = getattr(self.datamodule, "name", None) or type(self.datamodule).__name__.removesuffix("DataModule")
+        data = getattr(self.datamodule, "name", None) or type(self.datamodule).__name__.removesuffix(
+            "DataModule"
+        )
         hparams: dict[str, Any] = dict(self.model.hparams)
         return f"{data}-{hparams.get('backbone', type(self.model).__name__)}".lower().replace("/", "_")
 
@@ -212,7 +239,9 @@ class RecipesCLI(LightningCLI):
 def _reader(name: str) -> Callable[[Any], Any]:
     def read(data: Any) -> Any:  # noqa: ANN401 - any datamodule
         if not hasattr(data, name):
-            raise UserError(f"{type(data).__name__} has no `{name}`, which the model needs. Give it this attribute.")
+            raise UserError(
+                f"{type(data).__name__} has no `{name}`, which the model needs. Give it this attribute."
+            )
         return getattr(data, name)
 
     return read
@@ -229,7 +258,7 @@ def _print_table(measured: dict[str, dict[str, float]], title: str, notes: list[
 
 
 def _quiet() -> None:
-    """Leave out what says nothing of the user's run: advertisements, and warnings of Lightning about itself."""
+    """Leave out what says nothing of the user's run: advertisements, and Lightning's warnings of itself."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage() and "TPU" not in record.getMessage()
     )

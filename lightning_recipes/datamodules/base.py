@@ -269,6 +269,6 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         if self._fitted is None:
             tensor = self._tensors.get("train")
-            train = self.splits["train"].stream(self.image_size, self.crop_pct) if tensor is None else tensor.split(1024)
+            train = self.splits["train"].stream(self.image_size, self.crop_pct) if tensor is None else torch.split(tensor, 1024)
             self._fitted = channel_statistics(train)
         return self._fitted

@@ -36,7 +36,8 @@ class FileReader:
     def __call__(self, path: Path) -> Tensor:
         try:
             with Image.open(path) as image:
-                return F.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
+                pixels: Tensor = F.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
+                return pixels
         except (OSError, SyntaxError, ValueError, StructError, EOFError, Image.DecompressionBombError) as error:
             reason = str(error).replace(f" {str(path)!r}", "")
             raise UserError(
@@ -54,7 +55,8 @@ class ArrayReader:
         if image.shape[-3] == self.channels:
             return image
         if self.channels == 1:
-            return F.rgb_to_grayscale(image)
+            grey: Tensor = F.rgb_to_grayscale(image)
+            return grey
         return image.expand(*image.shape[:-3], 3, *image.shape[-2:])
 
 

@@ -73,7 +73,8 @@ class TorchvisionDataModule(ImageDataModule):
             raise UserError(
                 f"`name` must be one of {', '.join(get_args(Name))}, got {name!r}.{did_you_mean(name, _FACTS)}"
             )
-        self.name, self.root, self.download = name, Path(root).expanduser(), download
+        self.name: str = name
+        self.root, self.download = Path(root).expanduser(), download
         self._facts = _FACTS[name]
         self.mirrorable = self._facts.mirrorable
         super().__init__(**options)
@@ -144,7 +145,8 @@ class _DatasetReader:
     dataset: Any
 
     def __call__(self, index: int) -> Tensor:
-        return F.pil_to_tensor(self.dataset[index][0].convert("RGB"))
+        pixels: Tensor = F.pil_to_tensor(self.dataset[index][0].convert("RGB"))
+        return pixels
 
 
 def _pixels(data: Any) -> Tensor:  # noqa: ANN401 - an array or a tensor, in one of torchvision's layouts

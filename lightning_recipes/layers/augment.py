@@ -43,7 +43,7 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
 
     Args:
         images: float, (B, C, H, W).
-        theta: (B, 2, 3), from output to input coordinates in [-1, 1], as in `torch.nn.functional.affine_grid`.
+        theta: (B, 2, 3), from output to input coordinates in [-1, 1]; as `torch.nn.functional.affine_grid`.
 
     Returns:
         float, (B, C, H, W).

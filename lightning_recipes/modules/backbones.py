@@ -16,7 +16,12 @@ from torch import nn
 from ..utils.errors import UserError, did_you_mean
 from ..utils.weights import load_weights, read_state_dict
 
-_ARGUMENTS = {"act_layer": "act", "drop_path_rate": "drop_path_rate", "in_chans": "in_chans", "drop_rate": "drop_rate"}
+_ARGUMENTS = {
+    "act_layer": "act",
+    "drop_path_rate": "drop_path_rate",
+    "in_chans": "in_chans",
+    "drop_rate": "drop_rate",
+}
 
 
 def create_backbone(
@@ -45,16 +50,14 @@ def create_backbone(
         drop_path_rate: Stochastic depth; None leaves the architecture's own.
 
     Raises:
-        UserError: An unknown name, an argument that the architecture does not take, an image size that it cannot
-            work on, weights that cannot be reached or do not fit.
+        UserError: An unknown name, an argument that the architecture does not take, an image size that it
+            cannot work on, weights that cannot be reached or do not fit.
     """
     import timm  # slow to import
 
     if ":" not in name and not timm.is_model(name):
-        raise UserError(
-            f"timm {timm.__version__} has no backbone {name!r}.{did_you_mean(name.split('.')[0], timm.list_models())} "
-            "`timm.list_models()` lists them all."
-        )
+        hint = did_you_mean(name.split(".")[0], timm.list_models())
+        raise UserError(f"timm has no backbone {name!r}.{hint} `timm.list_models()` lists them all.")
     if pretrained and weights is not None:
         raise UserError("`pretrained` and `weights` exclude each other. Give one of them.")
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
@@ -87,7 +90,7 @@ def create_backbone(
     return model
 
 
-def split_head(model: nn.Module, num_classes: int) -> tuple[nn.Module, nn.Module]:
+def split_head(model: Any, num_classes: int) -> tuple[nn.Module, nn.Linear]:  # noqa: ANN401 - timm's classes
     """Take a timm model apart: images to features (B, D), and features to logits (B, num_classes).
 
     A classifier that is one linear layer is kept, weights and all; any other is replaced by a new one.
@@ -99,7 +102,10 @@ def split_head(model: nn.Module, num_classes: int) -> tuple[nn.Module, nn.Module
     return model, head
 
 
-def pretrained_normalization(model: nn.Module, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pretrained_normalization(
+    model: Any,  # noqa: ANN401 - timm's classes
+    in_chans: int,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and std that a timm model's weights were trained with, [0, 1] units, one a channel.
 
     For another number of channels than the weights', each is their average.
@@ -111,13 +117,15 @@ def pretrained_normalization(model: nn.Module, in_chans: int) -> tuple[tuple[flo
 
 
 def _activation(act: str) -> type[nn.Module]:
-    from timm.layers import get_act_layer
+    from timm.layers.create_act import get_act_layer
 
     try:
         layer: type[nn.Module] = get_act_layer(act)
     except KeyError:
         usual = ["elu", "gelu", "leaky_relu", "mish", "prelu", "relu", "selu", "sigmoid", "silu", "tanh"]
-        raise UserError(f"timm has no activation {act!r}. Usual are {', '.join(usual)}.{did_you_mean(act, usual)}") from None
+        raise UserError(
+            f"timm has no activation {act!r}. Usual are {', '.join(usual)}.{did_you_mean(act, usual)}"
+        ) from None
     return layer
 
 
@@ -131,8 +139,8 @@ def _check_size(model: nn.Module, name: str, in_chans: int, image_size: int) -> 
         near = max(round(image_size / 32) * 32, 32)
         hint = f"Try {near} or {near + 32}" if near != image_size else f"Try {near + 32}"
         raise UserError(
-            f"The backbone {name!r} does not work on {image_size} × {image_size} pixels: {_first_line(error)}. "
-            f"{hint} for `image_size`, or another backbone."
+            f"The backbone {name!r} does not work on {image_size} × {image_size} pixels: "
+            f"{_first_line(error)}. {hint} for `image_size`, or another backbone."
         ) from error
     finally:
         model.train(training)
@@ -144,7 +152,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _hub_without_retries() -> Iterator[None]:
-    """Look into the local cache only, when the hub's name does not resolve: its retries take most of a minute."""
+    """Look into the local cache only when the hub's name does not resolve: retries take most of a minute."""
     from huggingface_hub import constants
 
     host = urlparse(constants.ENDPOINT).hostname

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,11 +27,11 @@ ScheduleCallable: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 
 
 class ImageClassifier(LightningModule):
-    """Images to class probabilities: a timm backbone, a linear head, a loss, metrics, an optimizer, a schedule.
+    """Images to class probabilities: a timm backbone and a linear head, trained and measured.
 
-    Logs `train/`, `val/` and `test/` `loss` and `acc`; with them, from 10 classes on, `acc_top5`; in evaluation
-    also `f1`, `auroc` (macro) and `ece`. Its checkpoints hold the normalisation and the class names, so that a
-    checkpoint alone is enough to predict.
+    Logs `train/`, `val/` and `test/` `loss` and `acc`; with them, from 10 classes on, `acc_top5`; in
+    evaluation also `f1`, `auroc` (macro) and `ece`. Its checkpoints hold the normalisation and the class
+    names, so that a checkpoint alone is enough to predict.
 
     To change a part, subclass and override `configure_backbone`, `configure_head`, `configure_loss` or
     `configure_metrics`; see docs/subclassing.md.
@@ -87,7 +87,9 @@ class ImageClassifier(LightningModule):
         if not 0 <= label_smoothing < 1:
             raise UserError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}.")
         if class_weights is not None and len(class_weights) != num_classes:
-            raise UserError(f"`class_weights` needs {num_classes} numbers, one a class, got {len(class_weights)}.")
+            raise UserError(
+                f"`class_weights` needs {num_classes} numbers, one a class, got {len(class_weights)}."
+            )
         self.save_hyperparameters(ignore=["optimizer", "schedule"])  # callables do not go into a checkpoint
         self.optimizer, self.schedule = optimizer, schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
@@ -96,7 +98,9 @@ class ImageClassifier(LightningModule):
         self.head = self.configure_head(head)
         self.loss = self.configure_loss()
         # "train" alone would shadow `nn.Module.train`
-        self.metrics = nn.ModuleDict({f"{s}_metrics": self.configure_metrics(s) for s in ("train", "val", "test")})
+        self.metrics = nn.ModuleDict(
+            {f"{s}_metrics": self.configure_metrics(s) for s in ("train", "val", "test")}
+        )
         self.mean_loss = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in self.metrics})
 
     # What a subclass overrides
@@ -135,7 +139,9 @@ class ImageClassifier(LightningModule):
     def configure_metrics(self, stage: str) -> MetricCollection:
         """Return the metrics of probabilities (B, K) and targets for a stage: train, val or test."""
         h = self.hparams
-        return classification_metrics(h["num_classes"], multi_label=h["multi_label"], ranking=stage != "train")
+        return classification_metrics(
+            h["num_classes"], multi_label=h["multi_label"], ranking=stage != "train"
+        )
 
     # The way of a batch
 
@@ -173,12 +179,20 @@ class ImageClassifier(LightningModule):
         images, targets = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, targets)
-        metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.mean_loss[f"{stage}_metrics"]
+        metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
+        mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_metrics"])
         metrics.update(self.probabilities(logits.detach()), self._labels(targets))
         mean_loss.update(loss.detach(), len(images))
         for name, metric in (("loss", mean_loss), *metrics.items()):
             shown = stage != "train" and name in ("loss", "acc")
-            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown, batch_size=len(images))
+            self.log(
+                f"{stage}/{name}",
+                metric,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=shown,
+                batch_size=len(images),
+            )
         return loss
 
     def _labels(self, targets: Tensor) -> Tensor:
@@ -192,7 +206,9 @@ class ImageClassifier(LightningModule):
         try:
             optimizer = self.optimizer(parameter_groups(self))
         except (TypeError, ValueError) as error:
-            raise UserError(f"The optimizer cannot be built: {error}. Check the arguments of `optimizer`.") from error
+            raise UserError(
+                f"The optimizer cannot be built: {error}. Check the arguments of `optimizer`."
+            ) from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("A schedule needs a run with an end. Set `max_epochs` or `max_steps`.")
@@ -203,13 +219,15 @@ class ImageClassifier(LightningModule):
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std that the weights were trained with, one a channel, [0, 1] units; None for fresh weights.
+        """Mean and std that the weights were trained with, one a channel, [0, 1] units; None for fresh ones.
 
         `ImageDataModule` reads it. A loaded checkpoint brings its own.
         """
         if self.preprocessing is not None:
             return self.preprocessing.mean, self.preprocessing.std
-        if not (self.hparams["pretrained"] or self.hparams["weights"]) or not hasattr(self.backbone, "pretrained_cfg"):
+        if not (self.hparams["pretrained"] or self.hparams["weights"]) or not hasattr(
+            self.backbone, "pretrained_cfg"
+        ):
             return None
         return pretrained_normalization(self.backbone, self.hparams["in_chans"])
 
@@ -225,14 +243,16 @@ class ImageClassifier(LightningModule):
             return
         if len(names) != self.hparams["num_classes"]:
             raise UserError(
-                f"The module has `num_classes={self.hparams['num_classes']}`, the data have {len(names)} classes. "
-                "Build the module with `num_classes=data.num_classes`."
+                f"The module has `num_classes={self.hparams['num_classes']}`, the data have {len(names)} "
+                "classes. Build the module with `num_classes=data.num_classes`."
             )
         self.class_names = list(names)
 
     def on_fit_start(self) -> None:
         """Remember how the datamodule makes its images."""
-        self.preprocessing = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", self.preprocessing)
+        self.preprocessing = getattr(
+            getattr(self.trainer, "datamodule", None), "preprocessing", self.preprocessing
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that predicting needs beside the weights."""
@@ -257,8 +277,8 @@ class ImageClassifier(LightningModule):
             backbone = checkpoint.get("hyper_parameters", {}).get("backbone", "another module")
             raise UserError(
                 f"The checkpoint is of {backbone}, not of this {type(self).__name__} with "
-                f"{self.hparams['backbone']}: {len(wrong)} of {len(own)} tensors do not fit, such as {wrong[0]}. "
-                "Give the checkpoint's own settings, or start from its weights by `weights`."
+                f"{self.hparams['backbone']}: {len(wrong)} of {len(own)} tensors do not fit, such as "
+                f"{wrong[0]}. Give the checkpoint's own settings, or start from its weights by `weights`."
             )
         ours = checkpoint.get("lightning_recipes")
         if ours is not None:

@@ -57,7 +57,9 @@ def classification_metrics(
     else:
         metrics = {"acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False)}
         if num_classes >= 10:
-            metrics["acc_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+            metrics["acc_top5"] = MulticlassAccuracy(
+                num_classes, average="micro", top_k=5, validate_args=False
+            )
         if ranking:
             metrics |= {
                 "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),

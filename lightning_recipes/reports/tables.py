@@ -9,11 +9,14 @@ from rich.table import Table
 _TITLES = {"loss": "loss", "acc": "accuracy", "ece": "calibration error"}
 
 
-def split_table(measured: Mapping[str, Mapping[str, float]], *, title: str, notes: Sequence[str] = ()) -> Table:
+def split_table(
+    measured: Mapping[str, Mapping[str, float]], *, title: str, notes: Sequence[str] = ()
+) -> Table:
     """Return a table with a row a split.
 
     Args:
-        measured: Split to metrics by name. Where `loss`, `acc` and `ece` are among them, these are shown, else all.
+        measured: Split to metrics by name. Where `loss` and `acc` are among them, these and `ece` are shown,
+            else all.
         title: Above the table.
         notes: Lines below it.
 

@@ -40,6 +40,7 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"`weights` must be a file, got {path}, which is not there.")
+    stored: object
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -54,7 +55,9 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
         ) from error
     while isinstance(stored, Mapping) and (inner := next((k for k in _CONTAINERS if k in stored), None)):
         stored = stored[inner]
-    tensors = {k: v for k, v in stored.items() if isinstance(v, Tensor)} if isinstance(stored, Mapping) else {}
+    tensors = (
+        {k: v for k, v in stored.items() if isinstance(v, Tensor)} if isinstance(stored, Mapping) else {}
+    )
     if not tensors:
         raise UserError(f"{path} holds no tensors by name. Save a `state_dict()` there.")
     while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in tensors)), None):
@@ -99,7 +102,9 @@ def load_weights(
             "Give weights of the same architecture."
         )
     module.load_state_dict(fitting, strict=False)
-    return LoadReport(list(fitting), [n for n in own if n not in fitting], [n for n in tensors if n not in fitting])
+    return LoadReport(
+        list(fitting), [n for n in own if n not in fitting], [n for n in tensors if n not in fitting]
+    )
 
 
 def _adapt_channels(given: Tensor, wanted: Tensor) -> Tensor:
