@@ -46,7 +46,8 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"{path} was written by {ours['class_path']}, which cannot be imported: {error}. Put it on PYTHONPATH."
+            f"{path} was written by {ours['class_path']}, which cannot be imported: {error}. "
+            "Put it on PYTHONPATH."
         ) from error
     if not (isinstance(found, type) and issubclass(found, ImageClassifier)):
         raise UserError(f"{path} was written by {ours['class_path']}, which is not an ImageClassifier.")

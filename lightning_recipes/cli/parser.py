@@ -38,7 +38,7 @@ class RecipesParser(LightningArgumentParser):
 
 
 def explain(message: str, options: list[str]) -> str:
-    """Return jsonargparse's message in one or two sentences.
+    r"""Return jsonargparse's message in one or two sentences.
 
     Args:
         message: What it says: nested keys, and each member of a union with its own complaint.

@@ -178,6 +178,7 @@ class DecodingLoader(BatchLoader):
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
+            generator=Generator(),  # torch's own is left alone
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -76,17 +76,16 @@ class TorchvisionDataModule(ImageDataModule):
         self.name: str = name
         self.root, self.download = Path(root).expanduser(), download
         self._facts = _FACTS[name]
+        self._names: list[str] | None = None
         self.mirrorable = self._facts.mirrorable
         super().__init__(**options)
 
     @property
     def class_names(self) -> list[str]:
-        """torchvision's names for the classes, or their numbers."""
-        given = getattr(getattr(datasets, self.name), "classes", None)  # known to the class, or once it is loaded
-        if not isinstance(given, Sequence) and self._splits is not None:
-            reader = self._splits["train"].reader
-            given = getattr(getattr(reader, "dataset", None), "classes", None)
-        return [str(c) for c in given] if isinstance(given, Sequence) else [str(i) for i in range(self.num_classes)]
+        """torchvision's names for the classes, their numbers where it has none or before it is loaded."""
+        known = self._names or getattr(getattr(datasets, self.name), "classes", None)
+        numbers = [str(number) for number in range(self.num_classes)]
+        return [str(name) for name in known] if isinstance(known, Sequence) else numbers
 
     @property
     def num_classes(self) -> int:
@@ -114,6 +113,7 @@ class TorchvisionDataModule(ImageDataModule):
         out = {}
         for split in self._facts.splits:
             dataset = self._open(split, download=False)
+            self._names = getattr(dataset, "classes", None)
             targets = next(t for key in ("targets", "labels", "_labels") if (t := getattr(dataset, key, None)) is not None)
             data = getattr(dataset, "data", None)
             labels = torch.as_tensor(targets).long()

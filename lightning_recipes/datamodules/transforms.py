@@ -102,6 +102,9 @@ def batch_transform(
 ) -> Tensor:
     """Augment images that are already in their final geometry, a draw for each sample.
 
+    The draws are distributed as those of `sample_transform`. One thing differs: a crop that is turned as well
+    shows here what lies beyond it, there black corners.
+
     Args:
         augmentation: What to do.
         images: uint8, (B, C, S, S).
@@ -123,14 +126,13 @@ def batch_transform(
         images = augment.shift_flip(images, dy, dx, flip, pad)
         flip = torch.zeros_like(flip)
     if warps:
-        area, ratio = uniform(a.crop_scale, 1), uniform(log(RATIO[0]), log(RATIO[1])).exp()
-        scale = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 1).clamp_(max=1)  # (B, 2), y and x
-        if a.crop_scale >= 1:
-            scale = torch.ones_like(scale)
-        centre = (1 - scale) * torch.stack([uniform(-1, 1), uniform(-1, 1)], 1)
+        scale, centre = torch.ones(batch, 2), torch.zeros(batch, 2)
+        if a.crop_scale < 1:
+            scale, centre = _resized_crop(a.crop_scale, size, batch, generator)
         angle = uniform(-a.rotation, a.rotation) * pi / 180
         shear = uniform(-a.shear, a.shear) * pi / 180
-        images = augment.warp(images.float(), augment.affine(scale, centre, angle, shear, flip))
+        theta = augment.affine(scale, centre, angle, shear, flip)
+        images = augment.warp(images.float(), theta, "zeros" if a.rotation or a.shear else "border")
     if a.jitter:
         factors = [uniform(max(0.0, 1 - a.jitter), 1 + a.jitter) for _ in range(3)]
         images = augment.jitter(images.float(), *factors)
@@ -143,3 +145,21 @@ def batch_transform(
         left = (uniform(0, 1) * (size - width + 1)).long()
         images = augment.erase(images, top, left, height, width)
     return images
+
+
+def _resized_crop(least: float, size: int, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return the extent (share of the side) and the centre (in [-1, 1]) of random crops, both (batch, 2), y and x.
+
+    As torchvision draws them: area and log ratio are uniform, sides are whole pixels, what does not fit is drawn
+    again, after ten times the whole image is taken, and the place is uniform.
+    """
+    tries = 10
+    area = torch.rand(batch, tries, generator=generator) * (1 - least) + least
+    low, high = log(RATIO[0]), log(RATIO[1])
+    ratio = (torch.rand(batch, tries, generator=generator) * (high - low) + low).exp()
+    sides = (torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2) * size).round()  # (batch, tries, 2)
+    fits = (sides <= size).all(2)
+    first = sides[torch.arange(batch), fits.int().argmax(1)]
+    sides = torch.where(fits.any(1, keepdim=True), first, torch.tensor(float(size)))  # (batch, 2)
+    corner = (torch.rand(batch, 2, generator=generator) * (size - sides + 1)).floor()
+    return sides / size, (2 * corner + sides) / size - 1

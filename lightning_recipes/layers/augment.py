@@ -5,6 +5,8 @@ Pure functions: the draws come in as tensors, so each one can be held against it
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,22 +40,23 @@ def shift_flip(images: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -
     return padded.view(batch, channels, -1).gather(2, index).view(images.shape)
 
 
-def warp(images: Tensor, theta: Tensor) -> Tensor:
-    """Resample each sample by an affine map of its own (bilinear, zeros outside).
+def warp(images: Tensor, theta: Tensor, outside: Literal["zeros", "border"] = "zeros") -> Tensor:
+    """Resample each sample by an affine map of its own (bilinear).
 
     Args:
         images: float, (B, C, H, W).
         theta: (B, 2, 3), from output to input coordinates in [-1, 1]; as `torch.nn.functional.affine_grid`.
+        outside: What is seen beyond the image: black, or its outermost pixels.
 
     Returns:
         float, (B, C, H, W).
     """
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def affine(scale: Tensor, centre: Tensor, angle: Tensor, shear: Tensor, flip: Tensor) -> Tensor:
-    """Return the map that crops (scale, centre), turns, shears and mirrors, for `warp`.
+    """Return the map that crops (scale, centre), mirrors, shears and turns, for `warp`.
 
     Args:
         scale: Height and width of the crop as a share of the image, (B, 2).
@@ -70,7 +73,7 @@ def affine(scale: Tensor, centre: Tensor, angle: Tensor, shear: Tensor, flip: Te
     lean = torch.eye(2, dtype=scale.dtype, device=scale.device).repeat(len(scale), 1, 1)
     lean[:, 0, 1] = shear.tan()
     stretch = torch.stack([mirror * scale[:, 1], scale[:, 0]], 1)  # rows are (x, y)
-    linear = stretch[:, :, None] * (turn @ lean)
+    linear = stretch[:, :, None] * (lean @ turn)
     return torch.cat([linear, centre.flip(1)[:, :, None]], 2)
 
 
