@@ -111,8 +111,8 @@ class LearningCurves(Callback):
         values = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name in names and not name.endswith("_step")
-        }
+            if name in names and name.removesuffix("_step").removesuffix("_epoch") not in names - {name}
+        }  # what is logged by step and by epoch comes three times: as X, X_step and X_epoch
         if not values:
             return
         step = float(trainer.global_step)
