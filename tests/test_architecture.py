@@ -15,7 +15,17 @@ RANKS = {
     "recipe": 3,
     **dict.fromkeys(("modules", "callbacks", "datamodules", "reports"), 2),
     **dict.fromkeys(
-        ("layers", "schedules", "initialization", "optimizers", "transfer", "plots", "checks", "preprocessing"), 1
+        (
+            "layers",
+            "schedules",
+            "initialization",
+            "optimizers",
+            "transfer",
+            "plots",
+            "checks",
+            "preprocessing",
+        ),
+        1,
     ),
     "utils": 0,
 }
@@ -83,7 +93,9 @@ def test_the_top_level_views_refuse_to_be_imported(name):
 
 
 def test_no_tracked_file_names_a_registry_or_a_machine_path():
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\0")
     words = ["pypi" + ".org", "python" + "hosted", "/" + "root/", "/" + "work/"]
     for name in filter(None, tracked):
         path = ROOT / name

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def python(*arguments, **options):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, **options
+    )
 
 
 def test_public_names_are_sorted_and_exist():
@@ -50,7 +52,9 @@ def test_looking_does_not_import_torch(code):
 
 def test_fit_help_imports_neither_timm_nor_sklearn():
     code = "from lightning_recipes.cli import main\ntry: main(['fit', '--help'])\nexcept SystemExit: pass\n"
-    done = python("-c", f"{code}import sys; assert not {{'timm', 'sklearn', 'tensorboard'}} & set(sys.modules)")
+    done = python(
+        "-c", f"{code}import sys; assert not {{'timm', 'sklearn', 'tensorboard'}} & set(sys.modules)"
+    )
     assert done.returncode == 0, done.stderr
     assert "--trainer.max_epochs" in done.stdout
     assert "--run_dir" in done.stdout
@@ -67,7 +71,9 @@ def test_a_wheel_in_a_clean_environment(tmp_path):
     venv.create(tmp_path / "clean", with_pip=True)
     clean = tmp_path / "clean" / "bin" / "python"
     subprocess.run(
-        [clean, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True, cwd=tmp_path
+        [clean, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)],
+        check=True,
+        cwd=tmp_path,
     )
     for name in ("callbacks", "datamodules"):
         done = subprocess.run([clean, "-c", f"import {name}"], capture_output=True, text=True, cwd=tmp_path)

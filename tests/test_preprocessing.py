@@ -26,14 +26,18 @@ def test_statistics_refuse_nothing_and_a_constant():
     with pytest.raises(UserError, match="empty train split"):
         channel_statistics([])
     with pytest.raises(UserError, match="one value in channel 1"):
-        channel_statistics([torch.stack([torch.arange(4), torch.full((4,), 7)]).view(2, 2, 2).to(torch.uint8)])
+        channel_statistics(
+            [torch.stack([torch.arange(4), torch.full((4,), 7)]).view(2, 2, 2).to(torch.uint8)]
+        )
 
 
 def test_normalize_is_torchvision_s():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     ours = Preprocessing(3, 8, 1.0, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)).normalize(images)
-    theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])])(images)
+    theirs = v2.Compose(
+        [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])]
+    )(images)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # the same in another order of operations
 
 

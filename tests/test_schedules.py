@@ -23,7 +23,9 @@ def rates(scheduler, steps):
 def test_one_cycle_is_torch_s():
     theirs = OneCycleLR(optimizer(), max_lr=0.1, total_steps=1001, cycle_momentum=False)
     ours = Schedule(optimizer(), 1001, shape="one_cycle")
-    assert rates(ours, 1000) == pytest.approx(rates(theirs, 1000), abs=5e-4)  # torch's peak comes a step earlier
+    assert rates(ours, 1000) == pytest.approx(
+        rates(theirs, 1000), abs=5e-4
+    )  # torch's peak comes a step earlier
 
 
 def test_cosine_is_torch_s():

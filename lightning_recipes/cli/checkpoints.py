@@ -41,9 +41,8 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
         raise UserError(
             f"{path} is a checkpoint of another module, not of an ImageClassifier. Give one of `fit`'s."
         )
-    module, _, name = ours["class_path"].rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        found = import_class(ours["class_path"])
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"{path} was written by {ours['class_path']}, which cannot be imported: {error}. "
@@ -52,3 +51,9 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
     if not (isinstance(found, type) and issubclass(found, ImageClassifier)):
         raise UserError(f"{path} was written by {ours['class_path']}, which is not an ImageClassifier.")
     return found
+
+
+def import_class(path: str) -> Any:  # noqa: ANN401 - whatever stands there
+    """Return what the dotted `path` names."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

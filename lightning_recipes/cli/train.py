@@ -23,7 +23,8 @@ from ..callbacks import LearningCurves
 from ..reports.tables import split_table
 from ..schedules import Schedule  # noqa: F401
 from ..utils.errors import UserError
-from .checkpoints import class_of, read_checkpoint
+from . import COMMANDS
+from .checkpoints import class_of, import_class, read_checkpoint
 from .parser import RecipesParser, user_error
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory
 
@@ -68,7 +69,7 @@ class RecipesCLI(LightningCLI):
             trainer_defaults={"max_epochs": 15, "log_every_n_steps": 10} if command == "fit" else None,
             seed_everything_default=0,
             parser_class=RecipesParser,
-            parser_kwargs={"prog": f"lightning-recipes {command}"},
+            parser_kwargs={"prog": f"lightning-recipes {command}", "description": COMMANDS[command]},
             args=list(arguments),
             run=False,  # one command, one parser: building all of them would take as many times as long
             auto_configure_optimizers=False,
@@ -132,27 +133,26 @@ class RecipesCLI(LightningCLI):
         checkpoint = read_checkpoint(path)
         if "lightning_recipes" not in checkpoint:  # a module of the user's own: its arguments say what it is
             return
-        stored, default, asked = (
+        stored, asked, default = (
             class_of(checkpoint, path),
-            self.parser.get_defaults().model,
             self.config.model,
+            self.parser.get_defaults().model,
         )
-        hparams = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in LINKS}
-        class_path = f"{stored.__module__}.{stored.__qualname__}"
-        if asked.class_path not in (default.class_path, class_path):
+        asked_class = import_class(asked.class_path)
+        if asked_class not in (stored, modules.ImageClassifier):
             raise UserError(
-                f"{path} is of {class_path}, but `--model` asks for {asked.class_path}. Leave one out."
+                f"{path} is of {stored.__name__}, not of {asked.class_path}. Leave `--model` out."
             )
-        given = asked.init_args if asked.class_path == class_path or stored is modules.ImageClassifier else {}
-        for name, value in hparams.items():
-            wanted = given.get(name, value)
-            if wanted not in (value, default.init_args.get(name)) and name not in ("pretrained", "weights"):
+        hparams = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in LINKS}
+        for name in set(hparams) & set(vars(default.init_args)) - {"pretrained", "weights"}:
+            given = asked.init_args.get(name)
+            if given not in (hparams[name], default.init_args[name]):
                 raise UserError(
-                    f"{path} is of a module with `{name}: {value}`, but `--model.{name}` asks for {wanted}. "
-                    "Leave it out."
+                    f"{path} is of a module with `{name}: {hparams[name]}`, but `--model.{name}` asks for "
+                    f"{given}. Leave it out."
                 )
-        self.config.model.class_path = class_path
-        self.config.model.init_args = type(self.config)(**{**dict(given), **hparams})
+        model = {"class_path": f"{stored.__module__}.{stored.__qualname__}", "init_args": hparams}
+        self.config = self.parser.parse_object({"model": model}, self.config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the Trainer's own arguments
         """Build the Trainer; for `fit`, with a directory of its own for all that the run writes."""
@@ -263,4 +263,7 @@ def _quiet() -> None:
         lambda record: "litlogger" not in record.getMessage() and "TPU" not in record.getMessage()
     )
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings(
+        "ignore", message=".*callbacks used to create the checkpoint need to be provided.*"
+    )
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

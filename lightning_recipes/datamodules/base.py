@@ -112,6 +112,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.bad_images: list[str] = []
         self._splits: dict[str, Samples] | None = None
         self._tensors: dict[str, Tensor] = {}
+        self._checked: set[str] = set()
         self._fitted: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     # What a subclass gives
@@ -170,10 +171,13 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"The images take {needed:.1f} GiB, over `memory_limit_gib: {self.memory_limit_gib}`: "
                     f"reading them from where they lie with {self.num_workers} workers."
                 )
-        if self.in_memory:
-            for name, samples in splits.items():
-                if name not in self._tensors:
-                    self._tensors[name] = samples.load(self.image_size, self.crop_pct)
+        for name, samples in splits.items():
+            if self.in_memory and name not in self._tensors:
+                self._tensors[name] = samples.load(self.image_size, self.crop_pct)
+            elif not self.in_memory and name not in ("train", *self._checked):  # train shows in the first epoch
+                if bad := samples.unreadable():
+                    raise UserError(bad[0][1])
+                self._checked.add(name)
 
     def train_dataloader(self) -> BatchLoader:
         """Return augmented batches in a new order each epoch; the incomplete last one is dropped."""

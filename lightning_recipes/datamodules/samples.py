@@ -88,7 +88,7 @@ class Samples:
 
     def stream(self, image_size: int, crop_pct: float) -> Iterator[Tensor]:
         """Yield all images in their eval geometry, uint8 (n, C, image_size, image_size), in order."""
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        with ThreadPoolExecutor() as pool:
             for start in range(0, len(self), _CHUNK):
                 indices = range(start, min(start + _CHUNK, len(self)))
                 if isinstance(self.items, Tensor):
@@ -122,5 +122,5 @@ class Samples:
                 return str(error)
             return None
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             return [(i, text) for i, text in enumerate(pool.map(reason, range(len(self)))) if text is not None]

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from ..optimizers import parameter_groups
 from ..preprocessing import Preprocessing
@@ -20,7 +20,7 @@ from ..schedules import Schedule
 from ..utils.errors import UserError
 from .backbones import create_backbone, pretrained_normalization, split_head
 from .losses import MultiLabelLoss
-from .metrics import classification_metrics
+from .metrics import MeanLoss, classification_metrics
 
 ScheduleCallable: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 """Optimizer and number of steps in the run to a scheduler that is stepped once an optimizer step."""
@@ -101,7 +101,7 @@ class ImageClassifier(LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{s}_metrics": self.configure_metrics(s) for s in ("train", "val", "test")}
         )
-        self.mean_loss = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in self.metrics})
+        self.mean_loss = nn.ModuleDict({name: MeanLoss() for name in self.metrics})
 
     # What a subclass overrides
 
@@ -180,7 +180,7 @@ class ImageClassifier(LightningModule):
         logits = self(images)
         loss: Tensor = self.loss(logits, targets)
         metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
-        mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_metrics"])
+        mean_loss = cast(MeanLoss, self.mean_loss[f"{stage}_metrics"])
         metrics.update(self.probabilities(logits.detach()), self._labels(targets))
         mean_loss.update(loss.detach(), len(images))
         for name, metric in (("loss", mean_loss), *metrics.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -16,6 +17,38 @@ from torchmetrics.classification import (
 )
 
 ECE_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
+
+
+class MeanLoss(Metric):
+    """Mean of batch losses, each weighted by its number of samples, over all ranks; NaN stays NaN.
+
+    (torchmetrics 1.9's `MeanMetric` loses the weights when its search for NaN, which waits for the GPU at every
+    step, is switched off.)
+
+    >>> import torch
+    >>> metric = MeanLoss()
+    >>> metric.update(torch.tensor(1.0), 3)
+    >>> metric.update(torch.tensor(0.0), 1)
+    >>> metric.compute()
+    tensor(0.7500)
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, samples: int) -> None:
+        """Take the mean loss of a batch, (), and the size of the batch."""
+        self.total += loss * samples
+        self.count += samples
+
+    def compute(self) -> Tensor:
+        """Return the mean over all samples, ()."""
+        return self.total / self.count
 
 
 class MultilabelCalibrationError(BinaryCalibrationError):

@@ -17,7 +17,12 @@ if __name__ == "__main__":
     options = {**QUIET, "devices": 2, "strategy": "ddp", "max_epochs": 3, "use_distributed_sampler": False}
     trainer = Trainer(**options, callbacks=[callback], default_root_dir=folder)
     shard = {"world": 2, "rank": trainer.global_rank}
-    trainer.fit(module, loader(train=True, batch_size=4, **shard), loader(18, train=False, seed=1, batch_size=4, **shard))
+    trainer.fit(
+        module,
+        loader(train=True, batch_size=4, **shard),
+        loader(18, train=False, seed=1, batch_size=4, **shard),
+    )
     torch.save(
-        {"callback": callback.state_dict(), "module": module.state_dict()}, folder / f"rank-{trainer.global_rank}.pt"
+        {"callback": callback.state_dict(), "module": module.state_dict()},
+        folder / f"rank-{trainer.global_rank}.pt",
     )

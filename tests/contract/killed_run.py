@@ -26,5 +26,16 @@ class Killer(Callback):
 if __name__ == "__main__":
     name, folder, kill_at, path = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
-    callbacks = [make(name), Killer(kill_at), ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_last=True)]
-    fit(toy(Toy, nn.BatchNorm1d(4)), callbacks, epochs=4, path=path or None, enable_checkpointing=True, default_root_dir=folder)
+    callbacks = [
+        make(name),
+        Killer(kill_at),
+        ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_last=True),
+    ]
+    fit(
+        toy(Toy, nn.BatchNorm1d(4)),
+        callbacks,
+        epochs=4,
+        path=path or None,
+        enable_checkpointing=True,
+        default_root_dir=folder,
+    )

@@ -1,4 +1,4 @@
-"""What every callback must do, for all of `callbacks.__all__`: a new one is covered the day it is exported."""
+"""What every callback must do, for all of `callbacks.__all__`: a new one is covered when it is exported."""
 
 import contextlib
 import inspect
@@ -94,7 +94,7 @@ def test_works_with(name, kind):
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    kill_at = random.Random(name).randrange(5, 15)  # noqa: S311 - after the first of four epochs of four steps
+    kill_at = random.Random(name).randrange(5, 15)
     done = child("killed_run", name, cut, kill_at, "")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (cut / "epoch=3.ckpt").exists()
@@ -232,7 +232,9 @@ def test_config_round_trip(name, tmp_path, capsys):
     assert set(entry["init_args"]) == set(parameters)
     built = class_of(name)(**entry["init_args"])
     assert built.state_key == class_of(name)().state_key
-    documented = set(re.findall(r"^ {8}(\w+): ", inspect.getdoc(class_of(name)).replace("\n    ", "\n        "), re.M))
+    documented = set(
+        re.findall(r"^ {8}(\w+): ", inspect.getdoc(class_of(name)).replace("\n    ", "\n        "), re.M)
+    )
     assert set(parameters) <= documented
 
 

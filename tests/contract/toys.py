@@ -19,7 +19,7 @@ QUIET = {
 
 
 class Toy(LightningModule):
-    """A net with a BatchNorm (buffers) and dropout (draws), and a weight that is the number of optimizer steps."""
+    """A net with BatchNorm (buffers) and dropout (draws), and a weight that counts the optimizer steps."""
 
     def __init__(self, *extra):
         super().__init__()
@@ -50,7 +50,10 @@ class Toy(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(
-            [{"params": self.net.parameters(), "lr": 0.1, "momentum": 0.9}, {"params": [self.steps], "lr": 1.0}]
+            [
+                {"params": self.net.parameters(), "lr": 0.1, "momentum": 0.9},
+                {"params": [self.steps], "lr": 1.0},
+            ]
         )
 
 
@@ -125,7 +128,9 @@ for _name in HOOKS:
 
 def loader(size=32, *, train, batch_size=8, seed=0, world=1, rank=0):
     """Return batches of random images whose label is what their brightest quarter says."""
-    images = torch.randint(0, 256, (size, 1, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (size, 1, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
     targets = images.view(size, 4, 4).float().mean(2).argmax(1)
     plan = BatchPlan(size, batch_size, shuffle=train, seed=seed, world_size=world, rank=rank)
     return MemoryLoader(images, targets, plan, Preprocessing(1, 4, 1.0, (0.5,), (0.3,)))

@@ -37,14 +37,20 @@ def test_warp_rotates_as_torchvision(images):
     out = augment.warp(images.float(), theta)
     for image, angle, turned in zip(images.float(), angles, out, strict=True):
         expected = F.affine(image, -float(angle), [0, 0], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
-        inside = F.affine(torch.ones_like(image), -float(angle), [0, 0], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
+        inside = F.affine(
+            torch.ones_like(image), -float(angle), [0, 0], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR
+        )
         torch.testing.assert_close(turned * (inside > 0.99), expected * (inside > 0.99), rtol=1e-4, atol=0.05)
 
 
 def test_warp_crops_as_torchvision_resizes(images):
     # the top left quarter, enlarged to the whole, without antialiasing, which enlarging does not need
     theta = augment.affine(
-        torch.full((6, 2), 0.5), torch.full((6, 2), -0.5), torch.zeros(6), torch.zeros(6), torch.zeros(6).bool()
+        torch.full((6, 2), 0.5),
+        torch.full((6, 2), -0.5),
+        torch.zeros(6),
+        torch.zeros(6),
+        torch.zeros(6).bool(),
     )
     out = augment.warp(images.float(), theta, "border")
     expected = F.resized_crop(images.float(), 0, 0, 8, 8, [16, 16], antialias=False)
@@ -52,8 +58,12 @@ def test_warp_crops_as_torchvision_resizes(images):
 
 
 def test_warp_flips(images):
-    theta = augment.affine(torch.ones(6, 2), torch.zeros(6, 2), torch.zeros(6), torch.zeros(6), torch.ones(6).bool())
-    torch.testing.assert_close(augment.warp(images.float(), theta), images.float().flip(-1), rtol=1e-4, atol=0.05)
+    theta = augment.affine(
+        torch.ones(6, 2), torch.zeros(6, 2), torch.zeros(6), torch.zeros(6), torch.ones(6).bool()
+    )
+    torch.testing.assert_close(
+        augment.warp(images.float(), theta), images.float().flip(-1), rtol=1e-4, atol=0.05
+    )
 
 
 def test_warp_shears_rows_against_each_other():

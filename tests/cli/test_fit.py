@@ -1,0 +1,223 @@
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lightning_recipes.utils.errors import UserError
+
+from .conftest import CONFIGS, TINY
+
+WRITTEN = {
+    "best.ckpt",
+    "last.ckpt",
+    "config.yaml",
+    "metrics.csv",
+    "learning_curves.csv",
+    "learning_curves.png",
+}
+
+
+def test_a_run_leaves_all_that_it_promises(run):
+    status, out, _ = run("fit", *TINY)
+    assert status == 0
+    (directory,) = Path("runs").iterdir()
+    assert directory.name == "digits-test_resnet-1"
+    names = {path.name for path in directory.iterdir()}
+    assert names >= WRITTEN
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    with (directory / "metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
+    assert float(logged[-1]["test/acc"]) > 0
+    table = [line for line in out.splitlines() if line.startswith("│")]
+    assert [line.split("│")[1].strip() for line in table] == ["train", "val", "test"]
+    for word in ("accuracy", "calibration error", "best epoch: ", f"run: {directory}", "learning_curves.png"):
+        assert word in out
+    assert f"{float(logged[-1]['test/loss']):.4f}" in table[2]
+    assert Image.open(directory / "learning_curves.png").size[0] > 500
+
+
+def test_a_second_run_writes_nowhere_that_the_first_did(run):
+    run("fit", *TINY)
+    first = Path("runs/digits-test_resnet-1")
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in first.iterdir()}
+    assert run("fit", *TINY)[0] == 0
+    assert {path.name for path in Path("runs").iterdir()} == {"digits-test_resnet-1", "digits-test_resnet-2"}
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in first.iterdir()} == before
+
+
+def test_the_saved_config_repeats_the_run(run):
+    run("fit", *TINY, "--model.label_smoothing", "0.1")
+    saved = Path("runs/digits-test_resnet-1/config.yaml")
+    assert yaml.safe_load(saved.read_text())["model"]["init_args"]["label_smoothing"] == 0.1
+    assert run("fit", "--config", saved)[0] == 0
+    one, two = (torch.load(f"runs/digits-test_resnet-{i}/last.ckpt", weights_only=True) for i in (1, 2))
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def test_resumed_equals_uninterrupted(run):
+    run(
+        "fit",
+        *TINY,
+        "--run_dir",
+        "whole",
+        "--checkpoint.save_top_k",
+        "-1",
+        "--checkpoint.filename",
+        "{epoch}",
+    )
+    status, _, err = run("fit", *TINY, "--run_dir", "resumed", "--ckpt_path", "whole/epoch=0.ckpt")
+    assert status == 0, err
+    whole, resumed = (torch.load(f"{name}/last.ckpt", weights_only=True) for name in ("whole", "resumed"))
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert Path("whole/learning_curves.csv").read_bytes() == Path("resumed/learning_curves.csv").read_bytes()
+
+
+def test_an_overlay_appends_callbacks(run):
+    status, _, err = run("fit", *TINY, "--config", CONFIGS / "two_curves.yaml", "--test_after", "false")
+    assert status == 0, err
+    written = {path.name for path in Path("runs/digits-test_resnet-1").iterdir()}
+    assert {"learning_curves.csv", "second.csv"} <= written
+
+
+def test_without_the_test(run):
+    _, out, _ = run("fit", *TINY, "--test_after", "false")
+    assert [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")] == [
+        "train",
+        "val",
+    ]
+    assert "test/acc" not in Path("runs/digits-test_resnet-1/metrics.csv").read_text()
+
+
+def test_without_checkpoints_or_loggers(run):
+    assert run("fit", *TINY, "--trainer.enable_checkpointing", "false", "--trainer.logger", "false")[0] == 0
+    names = {path.name for path in Path("runs/digits-test_resnet-1").iterdir()}
+    assert names == {"config.yaml", "learning_curves.csv", "learning_curves.png"}
+
+
+def test_a_rehearsal_leaves_nothing(run):
+    assert run("fit", *TINY, "--trainer.fast_dev_run", "true")[0] == 0
+    assert not Path("runs").exists()
+
+
+def test_classes_channels_and_size_come_from_the_data(run, trained):
+    stored = torch.load(trained[0] / "best.ckpt", weights_only=True)
+    hparams = stored["hyper_parameters"]
+    assert (hparams["num_classes"], hparams["in_chans"], hparams["image_size"]) == (3, 1, 32)
+    assert stored["lightning_recipes"]["class_names"] == ["one", "two", "zero"]
+
+
+def test_a_module_of_the_user_s_own(run, tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(
+        "from lightning_recipes import ImageClassifier\n"
+        "from torch import nn\n"
+        "class Deep(ImageClassifier):\n"
+        "    def __init__(self, width: int = 8, **options):\n"
+        "        self.width = width\n"
+        "        super().__init__(**options)\n"
+        "    def configure_head(self, head):\n"
+        "        return nn.Sequential(nn.Linear(head.in_features, self.width), nn.ReLU(),\n"
+        "                             nn.Linear(self.width, head.out_features))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    # another class than the config's drops the config's arguments, so its own are given
+    deep = ("--model", "my_parts.Deep", "--model.width", "5", "--model.backbone", "test_resnet")
+    status, _, err = run("fit", *TINY, *deep, "--run_dir", "deep")
+    assert status == 0, err
+    stored = torch.load("deep/best.ckpt", weights_only=True)
+    assert stored["state_dict"]["head.0.weight"].shape[0] == 5
+    assert stored["lightning_recipes"]["class_path"] == "my_parts.Deep"
+    assert run("test", *TINY[:0], "--ckpt_path", "deep/best.ckpt")[0] == 0
+    Image.new("L", (8, 8)).save("one.png")
+    assert run("predict", "--ckpt_path", "deep/best.ckpt", "one.png")[0] == 0
+
+
+# Bad input: one error, and nothing left behind
+
+
+def test_a_run_directory_that_holds_files(run):
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("mine")
+    status, _, err = run("fit", *TINY, "--run_dir", "full")
+    assert status == 2
+    assert err.strip().endswith(
+        "`run_dir` full holds files already. Give another, or leave it out for a new one."
+    )
+    assert Path("full/mine.txt").read_text() == "mine"
+
+
+def test_a_run_directory_that_cannot_be_made(run):
+    Path("file").write_text("no folder")
+    status, _, err = run("fit", *TINY, "--run_dir", "file/run")
+    assert status == 2
+    assert "Cannot write to file/run: Not a directory. Give `run_dir` in a folder that you may write." in err
+
+
+def test_a_disk_without_room_is_seen_before_training(run, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    status, _, err = run("fit", *TINY)
+    assert status == 2
+    assert "Free some space, or give `run_dir` on another disk." in err
+    assert not any(Path("runs").iterdir())
+
+
+def test_bad_data_leave_no_directory(run, folder):
+    bad = folder / "one" / "010.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    arguments = ("--data", "ImageFolderDataModule", "--data.root", folder)
+    for extra in ((), ("--data.in_memory", "false", "--data.num_workers", "1")):
+        status, _, err = run("fit", *TINY, *arguments, *extra)
+        assert status == 2
+        (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert line.startswith(f"error: Cannot read the image {bad}")
+        assert "Traceback" not in err
+        assert list(Path("runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data", "Digits"], "`--data`: there is no class `Digits`. Did you mean "),
+        (["--model.backbon", "x"], "There is no argument `--model.backbon` here. Did you mean `backbone`?"),
+        (["--model.backbone", "resnet81"], "timm has no backbone 'resnet81'. Did you mean `resnet18`"),
+        (
+            ["--trainer.callbacks+=LearningCurve"],
+            "there is no class `LearningCurve`. Did you mean `LearningCurves`",
+        ),
+        (["--traner.max_epochs", "3"], "There is no argument `--traner.max_epochs`. Did you mean `--trainer"),
+        (["--trainer.max_epochs", "many"], "`--trainer.max_epochs` must be int, got many."),
+        (
+            ["--model.optimizer.lrr", "1"],
+            "There is no argument `--model.optimizer.lrr` here. Did you mean `lr`?",
+        ),
+        (["--model.schedule.shape", "cosin"], "got 'cosin'. Did you mean `cosine`?"),
+        (["--data.augment", "lite"], "got 'lite'. Did you mean `light`?"),
+        (["--data", "ImageFolderDataModule"], "Missing: `--data.root`."),
+        (["--model", "nowhere.Model"], "cannot import `nowhere.Model`: No module named 'nowhere'."),
+        (["--data.fold", "7", "--data.folds", "5"], "`fold` must lie in 0..4 for `folds: 5`, got 7."),
+        (["--data.folds", "190", "--data.fold", "0"], "needs at least 190 images of each class"),
+        (["--data", "TorchvisionDataModule", "--data.name", "CIFAR10"], "CIFAR10 is not in data: "),
+        (["--ckpt_path", "nothing.ckpt"], "`ckpt_path` must be a checkpoint, got nothing.ckpt"),
+        (["--model.weights", "nothing.pth"], "`weights` must be a file, got nothing.pth"),
+        (["--config", "nothing.yaml"], "nothing.yaml"),
+        (["--model.optimizer.lr", "-1"], "The optimizer cannot be built: Invalid learning rate: -1.0"),
+    ],
+)
+def test_one_clear_error(run, arguments, says):
+    status, _, err = run("fit", *TINY, *arguments)
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert says in line
+    assert "Traceback" not in err
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_an_error_that_is_ours_to_mend_keeps_its_traceback(run, monkeypatch):
+    monkeypatch.setattr("lightning_recipes.cli.train.RecipesCLI.fit", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("fit", *TINY)
+    with pytest.raises(UserError):
+        raise UserError("a `UserError` is a ValueError") from None
