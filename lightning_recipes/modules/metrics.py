@@ -22,7 +22,7 @@ ECE_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2
 class MeanLoss(Metric):
     """Mean of batch losses, each weighted by its number of samples, over all ranks; NaN stays NaN.
 
-    (torchmetrics 1.9's `MeanMetric` loses the weights when its search for NaN, which waits for the GPU at every
+    (torchmetrics 1.9's `MeanMetric` loses the weights when its search for NaN, which waits for the GPU each
     step, is switched off.)
 
     >>> import torch
