@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 NAME ?=
 
 ifdef UV
-create = $(UV) venv --quiet --seed --python $(PYTHON) $(VENV)
+create = $(UV) venv --quiet --python $(PYTHON) $(VENV)
 install = $(UV) pip install --quiet --python $(BIN)/python
 else
 create = $(PYTHON) -m venv $(VENV)

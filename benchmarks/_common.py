@@ -40,11 +40,18 @@ def machine() -> str:
 
 def versions(*packages: str) -> str:
     """Return the versions of Python and of `packages`."""
-    return " ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
+    return " ".join(
+        [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+    )
 
 
 def row(
-    case: str, side: str, values: Sequence[float], unit: str, packages: Sequence[str], device: str | None = None
+    case: str,
+    side: str,
+    values: Sequence[float],
+    unit: str,
+    packages: Sequence[str],
+    device: str | None = None,
 ) -> list[object]:
     """Return a row: the median of `values`, and their range as the spread."""
     middle = statistics.median(values)

@@ -62,7 +62,12 @@ def measure(root: Path, batch_size: int) -> list[list[object]]:
     sides = {"fast path": data.train_dataloader()}
     for workers in (0, 2):
         sides[f"DataLoader, {workers} workers"] = DataLoader(
-            theirs, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+            theirs,
+            batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )
     speeds: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(ROUNDS + 1):

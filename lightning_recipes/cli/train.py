@@ -24,6 +24,7 @@ from ..reports.tables import split_table
 from ..schedules import Schedule  # noqa: F401
 from ..utils.errors import UserError
 from . import COMMANDS
+from .background import BackgroundCheckpointIO
 from .checkpoints import class_of, import_class, read_checkpoint
 from .parser import RecipesParser, user_error
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory
@@ -173,6 +174,8 @@ class RecipesCLI(LightningCLI):
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
             extra.append(self.config_init["checkpoint"])
         extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, self.config)]
+        if config["plugins"] is None and config["strategy"] in ("auto", "ddp"):  # others write for themselves
+            config["plugins"] = [BackgroundCheckpointIO()]
         if config["logger"] in (None, True):
             where: dict[str, Any] = {"save_dir": str(self.run_dir), "name": "", "version": ""}
             config["logger"] = [CSVLogger(**where), TensorBoardLogger(**where)]

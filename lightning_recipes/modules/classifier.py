@@ -145,6 +145,22 @@ class ImageClassifier(LightningModule):
 
     # The way of a batch
 
+    def on_train_epoch_start(self) -> None:
+        """Forget what an epoch that was cut off had measured."""
+        self._reset("train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was cut off had measured."""
+        self._reset("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what a test that was cut off had measured."""
+        self._reset("test")
+
+    def _reset(self, stage: str) -> None:
+        cast(MetricCollection, self.metrics[f"{stage}_metrics"]).reset()
+        cast(MeanLoss, self.mean_loss[f"{stage}_metrics"]).reset()
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, C, H, W)."""
         features = self.backbone(images)  # (B, D)
@@ -181,18 +197,15 @@ class ImageClassifier(LightningModule):
         loss: Tensor = self.loss(logits, targets)
         metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
         mean_loss = cast(MeanLoss, self.mean_loss[f"{stage}_metrics"])
+        first = not mean_loss.update_called
         metrics.update(self.probabilities(logits.detach()), self._labels(targets))
         mean_loss.update(loss.detach(), len(images))
-        for name, metric in (("loss", mean_loss), *metrics.items()):
-            shown = stage != "train" and name in ("loss", "acc")
-            self.log(
-                f"{stage}/{name}",
-                metric,
-                on_step=False,
-                on_epoch=True,
-                prog_bar=shown,
-                batch_size=len(images),
-            )
+        if (
+            first
+        ):  # once a stage: Lightning computes and resets them at its end, and each log takes a millisecond
+            for name, metric in (("loss", mean_loss), *metrics.items()):
+                shown = stage != "train" and name in ("loss", "acc")
+                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
         return loss
 
     def _labels(self, targets: Tensor) -> Tensor:
