@@ -1,10 +1,12 @@
 """Images a second: the fast path against a `DataLoader` with torchvision's v2 transforms.
 
-RESULT_PLACEHOLDER
+Result (median of 5 rounds, range): 38.9× (34.4 to 62.0) in batches of 64, 71.4× (55.2 to 91.0) in batches
+of 256. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, torchvision 0.29.2; results/loader_throughput.csv.
 
-Both sides: Fashion-MNIST's 60,000 training images at 28 × 28, random crop with a padding of 4, horizontal flip,
-normalisation, in batches. The `DataLoader` is measured with 0 and with 2 workers, and the better one counts; a
-warm-up epoch goes before. Each round measures all sides one after another; the ratio is taken round by round.
+Both sides: Fashion-MNIST's 60,000 training images (the fast path holds 15 % of them back for validation) at
+28 × 28, random crop with a padding of 4, horizontal flip, normalisation, in batches. The `DataLoader` is
+measured with 0 and with 2 workers, and the better one counts; a warm-up epoch goes before. Each round
+measures all sides one after another; the ratio is taken round by round.
 
     python benchmarks/loader_throughput.py
 """

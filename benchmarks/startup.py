@@ -1,9 +1,11 @@
 """CPU seconds to start: `fit --help` against importing the libraries, and the import of the package alone.
 
-RESULT_PLACEHOLDER
+Result (median of 7 rounds, range): `fit --help` takes 0.98 (0.93 to 1.06) of the imports' 6.9 s; `import
+lightning_recipes` 0.07 s, of which the bare interpreter is 0.03 s. AMD EPYC, 2 cores; python 3.11.7, torch
+2.15.0, lightning 2.6.6, timm 1.0.31; results/startup.csv.
 
-Processor time (user and system) of whole processes, as the operating system accounts it, the sides in turn. The
-bare interpreter's own time is measured too.
+Processor time (user and system) of whole processes, as the operating system accounts it, the sides in turn.
+The bare interpreter's own time is measured too.
 
     python benchmarks/startup.py
 """

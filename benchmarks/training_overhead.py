@@ -1,12 +1,15 @@
 """Seconds an epoch: the CLI's defaults against a loop written by hand.
 
-RESULT_PLACEHOLDER
+Result (median of 24 pairs, range): 1.094 (1.00 to 1.20) in wall time, 1.076 (1.01 to 1.17) in processor
+time. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6; results/training_overhead.csv.
 
-Both sides: resnet10t on the embedded digits at 32 × 32, the same batches, AdamW with two groups, one cycle, loss and
-accuracy in training; loss, accuracy, top-5, F1, AUROC and ECE in validation. Between any two epochs of `fit` an epoch
-of the loop is run, so that each ratio compares neighbours in time. Ours is timed from the start of an epoch to the
-start of the next, with all that `fit` does by default: logging, progress bar, two checkpoints, until they lie on the
-disk. The loop does none of these. Wall time, and the processor time of all threads.
+Both sides: resnet10t on the embedded digits at 32 × 32, the same batches, AdamW with two groups, one cycle,
+loss and accuracy in training; loss, accuracy, top-5, F1, AUROC and ECE in validation. Between any two
+epochs of `fit` an epoch of the loop is run, so that each ratio compares neighbours in time. Ours is timed
+from the start of an epoch to the start of the next, with all that `fit` does by default: logging, progress
+bar, two checkpoints, until they lie on the disk. The loop does none of these. Both run in one process, so
+the loop too has the memory setting of the command line (`lightning_recipes/cli/memory.py`). Wall time, and
+the processor time of all threads.
 
     python benchmarks/training_overhead.py
 """

@@ -42,7 +42,7 @@ def test_the_readme_names_every_command_and_every_make_target_exists():
     readme = (ROOT / "README.md").read_text()
     assert all(command in readme for command in COMMANDS)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"make ([a-z]+)", readme)) <= targets
+    assert set(re.findall(r"(?:`| {4})make ([a-z]+)", readme)) <= targets
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -14,8 +14,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 class BackgroundCheckpointIO(AsyncCheckpointIO):
     """Write checkpoints from a thread, one after another; a copy in main memory is taken at once.
 
-    Lightning's own copies on the device, which would cost a GPU three times the weights. An error, such as that
-    of a full disk, is raised at the next checkpoint or when the fit ends.
+    Lightning's own copies on the device, which would cost a GPU three times the weights. An error, such as
+    that of a full disk, is raised at the next checkpoint or when the fit ends.
     """
 
     def __init__(self) -> None:

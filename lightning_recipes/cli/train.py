@@ -26,6 +26,7 @@ from ..utils.errors import UserError
 from . import COMMANDS
 from .background import BackgroundCheckpointIO
 from .checkpoints import class_of, import_class, read_checkpoint
+from .memory import keep_freed_memory
 from .parser import RecipesParser, user_error
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory
 
@@ -60,6 +61,7 @@ class RecipesCLI(LightningCLI):
     """
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        keep_freed_memory()
         self.command = command
         self.run_dir: Path | None = None
         super().__init__(
@@ -134,11 +136,8 @@ class RecipesCLI(LightningCLI):
         checkpoint = read_checkpoint(path)
         if "lightning_recipes" not in checkpoint:  # a module of the user's own: its arguments say what it is
             return
-        stored, asked, default = (
-            class_of(checkpoint, path),
-            self.config.model,
-            self.parser.get_defaults().model,
-        )
+        stored = class_of(checkpoint, path)
+        asked, default = self.config.model, self.parser.get_defaults().model
         asked_class = import_class(asked.class_path)
         if asked_class not in (stored, modules.ImageClassifier):
             raise UserError(
@@ -167,9 +166,8 @@ class RecipesCLI(LightningCLI):
             Path(self.config.run_dir) if self.config.run_dir else free_directory(Path("runs"), self._name())
         )
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        claim(
-            self.run_dir, 3 * 3 * weights
-        )  # best, last and one being written; weights and two moments in each
+        checkpoints, moments = 3, 2  # best, last and one being written; what Adam keeps beside each weight
+        claim(self.run_dir, checkpoints * (1 + moments) * weights)
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
             extra.append(self.config_init["checkpoint"])
@@ -183,14 +181,12 @@ class RecipesCLI(LightningCLI):
 
     def fit(self) -> None:
         """Train, measure the best weights on each split, and print the table."""
-        fit: Callable[[], None] = lambda: self.trainer.fit(  # noqa: E731 - called in two places
-            self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path
-        )
-        if self.run_dir is None:
-            return fit()
+        if self.run_dir is None:  # a rehearsal: `fast_dev_run`
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path)
+            return
         with explain_write_errors(self.run_dir):
             try:
-                fit()
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path)
             except (UserError, MisconfigurationException, OSError):
                 discard_if_barren(self.run_dir)
                 raise
@@ -201,7 +197,6 @@ class RecipesCLI(LightningCLI):
             epoch = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
             notes.insert(0, f"best epoch: {epoch} (from 0 to {self.trainer.current_epoch - 1}), {best}")
         _print_table(measured, "Best weights" if best else "Last weights", notes)
-        return None
 
     def evaluate(self) -> None:
         """Measure the checkpoint, and print the table."""
@@ -232,20 +227,15 @@ class RecipesCLI(LightningCLI):
 
     def _name(self) -> str:
         """Return what the run is about: the data and the backbone."""
-        data = getattr(self.datamodule, "name", None) or type(self.datamodule).__name__.removesuffix(
-            "DataModule"
-        )
-        hparams: dict[str, Any] = dict(self.model.hparams)
-        return f"{data}-{hparams.get('backbone', type(self.model).__name__)}".lower().replace("/", "_")
+        kind = type(self.datamodule).__name__.removesuffix("DataModule")
+        data = getattr(self.datamodule, "name", None) or kind
+        backbone = dict(self.model.hparams).get("backbone", type(self.model).__name__)
+        return f"{data}-{backbone}".lower().replace("/", "_")
 
 
 def _reader(name: str) -> Callable[[Any], Any]:
-    def read(data: Any) -> Any:  # noqa: ANN401 - any datamodule
-        if not hasattr(data, name):
-            raise UserError(
-                f"{type(data).__name__} has no `{name}`, which the model needs. Give it this attribute."
-            )
-        return getattr(data, name)
+    def read(data: Any) -> Any:  # noqa: ANN401 - any datamodule, or none
+        return getattr(data, name, None)
 
     return read
 

@@ -147,6 +147,11 @@ class ImageDataModule(LightningDataModule, ABC):
         return len(self.class_names)
 
     @property
+    def multi_label(self) -> bool:
+        """Whether several classes may hold at once: targets are then float32 (B, K)."""
+        return self.splits["train"].targets.ndim > 1
+
+    @property
     def splits(self) -> dict[str, Samples]:
         """The samples of "train", "val" and (where there is one) "test"."""
         if self._splits is None:

@@ -7,7 +7,6 @@ from os import PathLike
 from typing import Any, TypeAlias, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,18 +14,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from ..optimizers import parameter_groups
-from ..preprocessing import Preprocessing
 from ..schedules import Schedule
 from ..utils.errors import UserError
-from .backbones import create_backbone, pretrained_normalization, split_head
+from .backbones import create_backbone, split_head
 from .losses import MultiLabelLoss
 from .metrics import MeanLoss, classification_metrics
+from .portable import PortableModule
 
 ScheduleCallable: TypeAlias = Callable[[Optimizer, int], LRScheduler]
 """Optimizer and number of steps in the run to a scheduler that is stepped once an optimizer step."""
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(PortableModule):
     """Images to class probabilities: a timm backbone and a linear head, trained and measured.
 
     Logs `train/`, `val/` and `test/` `loss` and `acc`; with them, from 10 classes on, `acc_top5`; in
@@ -93,7 +92,6 @@ class ImageClassifier(LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "schedule"])  # callables do not go into a checkpoint
         self.optimizer, self.schedule = optimizer, schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
-        self.preprocessing: Preprocessing | None = None
         self.backbone, head = split_head(self.configure_backbone(), num_classes)
         self.head = self.configure_head(head)
         self.loss = self.configure_loss()
@@ -228,73 +226,23 @@ class ImageClassifier(LightningModule):
         scheduler = self.schedule(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    # What travels in the checkpoint
-
-    @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std that the weights were trained with, one a channel, [0, 1] units; None for fresh ones.
-
-        `ImageDataModule` reads it. A loaded checkpoint brings its own.
-        """
-        if self.preprocessing is not None:
-            return self.preprocessing.mean, self.preprocessing.std
-        if not (self.hparams["pretrained"] or self.hparams["weights"]) or not hasattr(
-            self.backbone, "pretrained_cfg"
-        ):
-            return None
-        return pretrained_normalization(self.backbone, self.hparams["in_chans"])
-
     def setup(self, stage: str) -> None:
         """Take the class names from the datamodule, and refuse one with other classes.
 
         Raises:
-            UserError: The numbers of classes differ.
+            UserError: The numbers of classes differ, or one side has several labels an image and one has not.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data, h = getattr(self.trainer, "datamodule", None), self.hparams
         names = getattr(data, "class_names", None)
         if names is None:
             return
-        if len(names) != self.hparams["num_classes"]:
+        if len(names) != h["num_classes"]:
             raise UserError(
-                f"The module has `num_classes={self.hparams['num_classes']}`, the data have {len(names)} "
-                "classes. Build the module with `num_classes=data.num_classes`."
+                f"The module has `num_classes={h['num_classes']}`, the data have {len(names)} classes. "
+                "Build the module with `num_classes=data.num_classes`."
+            )
+        if getattr(data, "multi_label", h["multi_label"]) != h["multi_label"]:
+            raise UserError(
+                f"The module has `multi_label={h['multi_label']}`, the data have not. Change the module's."
             )
         self.class_names = list(names)
-
-    def on_fit_start(self) -> None:
-        """Remember how the datamodule makes its images."""
-        self.preprocessing = getattr(
-            getattr(self.trainer, "datamodule", None), "preprocessing", self.preprocessing
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add all that predicting needs beside the weights."""
-        checkpoint["lightning_recipes"] = {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-            "class_names": self.class_names,
-            "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
-        }
-        hparams = checkpoint.get("hyper_parameters")
-        if hparams is not None:  # the weights are in the checkpoint: building the module must fetch none
-            checkpoint["hyper_parameters"] = {**hparams, "pretrained": False, "weights": None}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what `on_save_checkpoint` added.
-
-        Raises:
-            UserError: The checkpoint is another module's.
-        """
-        own, stored = self.state_dict(), checkpoint["state_dict"]
-        wrong = [name for name in own if name not in stored or stored[name].shape != own[name].shape]
-        if self.strict_loading and wrong:
-            backbone = checkpoint.get("hyper_parameters", {}).get("backbone", "another module")
-            raise UserError(
-                f"The checkpoint is of {backbone}, not of this {type(self).__name__} with "
-                f"{self.hparams['backbone']}: {len(wrong)} of {len(own)} tensors do not fit, such as "
-                f"{wrong[0]}. Give the checkpoint's own settings, or start from its weights by `weights`."
-            )
-        ours = checkpoint.get("lightning_recipes")
-        if ours is not None:
-            self.class_names = ours["class_names"]
-            if ours["preprocessing"] is not None:
-                self.preprocessing = Preprocessing.from_dict(ours["preprocessing"])

@@ -135,6 +135,38 @@ def test_a_module_of_the_user_s_own(run, tmp_path, monkeypatch):
     assert run("predict", "--ckpt_path", "deep/best.ckpt", "one.png")[0] == 0
 
 
+def test_a_module_and_data_that_know_nothing_of_ours(run, tmp_path, monkeypatch):
+    (tmp_path / "strangers.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch import LightningDataModule, LightningModule\n"
+        "class Line(LightningModule):\n"
+        "    def __init__(self, width: int = 4):\n"
+        "        super().__init__()\n"
+        "        self.line = torch.nn.Linear(3, width)\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        return self.line(batch).pow(2).mean()\n"
+        "    def validation_step(self, batch, batch_idx):\n"
+        "        self.log('val/loss', self.line(batch).pow(2).mean())\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.SGD(self.parameters(), 0.1)\n"
+        "class Noise(LightningDataModule):\n"
+        "    def __init__(self, size: int = 20):\n"
+        "        super().__init__()\n"
+        "        self.size = size\n"
+        "    def train_dataloader(self):\n"
+        "        return torch.utils.data.DataLoader(torch.randn(self.size, 3), 4)\n"
+        "    val_dataloader = train_dataloader\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    strangers = ("--model", "strangers.Line", "--model.width", "5", "--data", "strangers.Noise")
+    short = ("--trainer.max_epochs", "2", "--trainer.enable_model_summary", "false", "--test_after", "false")
+    status, out, err = run("fit", *strangers, *short)
+    assert status == 0, err
+    assert Path("runs/noise-line-1/best.ckpt").is_file()
+    (row,) = [line for line in out.splitlines() if line.startswith("│")]
+    assert row.split("│")[1].strip() == "val"
+
+
 # Bad input: one error, and nothing left behind
 
 

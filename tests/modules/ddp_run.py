@@ -15,7 +15,7 @@ if __name__ == "__main__":
         accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False, max_epochs=1
     )
     model = ImageClassifier.load_from_checkpoint(checkpoint, weights_only=True)
-    data = ImageFolderDataModule(folder, batch_size=3, val_fraction=0.4)
+    data = ImageFolderDataModule(folder, batch_size=3, val_fraction=0.36)
     (result,) = trainer.validate(model, datamodule=data, verbose=False)
     trainer.fit(model, datamodule=data)  # and training runs, with BatchNorm and as many batches on each rank
     assert torch.isfinite(trainer.callback_metrics["train/loss"])

@@ -287,6 +287,11 @@ def test_other_classes_than_the_data_s_are_refused(data):
         fit(small(num_classes=4), data)
 
 
+def test_a_single_label_module_refuses_multi_label_data_and_the_other_way_round(data, folder):
+    with pytest.raises(UserError, match="`multi_label=True`, the data have not"):
+        fit(small(multi_label=True), data)
+
+
 # Checkpoints
 
 

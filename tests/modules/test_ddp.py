@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_two_processes_report_what_one_does(folder, tmp_path):
     seed_everything(0)
-    data = ImageFolderDataModule(folder, batch_size=3, val_fraction=0.4)
+    data = ImageFolderDataModule(folder, batch_size=3, val_fraction=0.36)
     model = ImageClassifier("test_resnet", num_classes=3, in_chans=1)
     trainer = Trainer(**QUIET, max_epochs=1)
     trainer.fit(model, datamodule=data)
