@@ -22,7 +22,7 @@ fit: $(VENV)/.installed  ## Train on the embedded digits (ARGS="--trainer.max_ep
 	$(BIN)/lightning-recipes fit --config configs/digits.yaml $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the whole suite, doctests included.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, format and types.
 	$(BIN)/ruff check .

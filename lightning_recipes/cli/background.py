@@ -40,9 +40,15 @@ class _LocalCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as file:  # torch hides the system's error when it opens the file itself
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
             os.replace(partial, path)
+        except (
+            RuntimeError
+        ) as error:  # torch's writer covers what the system said with a complaint of its own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         finally:
             partial.unlink(missing_ok=True)
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -15,6 +18,7 @@ from torchmetrics.classification import (
     MultilabelAUROC,
     MultilabelF1Score,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 ECE_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
 
@@ -65,6 +69,55 @@ class MultilabelCalibrationError(BinaryCalibrationError):
         super().update(preds.flatten(), target.flatten())
 
 
+class MacroAUROC(MulticlassAUROC):
+    """Area under the ROC curve, one class against the rest, averaged over the classes for which it is defined.
+
+    (torchmetrics 1.9 counts a class that never occurs as 0, which pulls a small validation set's mean down.)
+
+    Args:
+        num_classes: K.
+
+    >>> import torch
+    >>> metric = MacroAUROC(3)
+    >>> metric(torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), torch.tensor([0, 1]))
+    tensor(1.)
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none", validate_args=False)
+
+    def compute(self) -> Tensor:
+        """Return the mean, (); NaN when fewer than two classes occur."""
+        counts = dim_zero_cat(self.target).bincount(minlength=self.num_classes)
+        return _mean_where_defined(super().compute, counts)
+
+
+class MultilabelMacroAUROC(MultilabelAUROC):
+    """Area under the ROC curve of each label, averaged over the labels for which it is defined.
+
+    Args:
+        num_labels: K.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__(num_labels, average="none", validate_args=False)
+
+    def compute(self) -> Tensor:
+        """Return the mean, (); NaN when every label always or never holds."""
+        return _mean_where_defined(
+            super().compute, dim_zero_cat(self.target).sum(0), len(dim_zero_cat(self.target))
+        )
+
+
+def _mean_where_defined(compute: Callable[[], Tensor], counts: Tensor, samples: int | None = None) -> Tensor:
+    """Return the mean of the scores (K,) whose class has both positive and negative samples."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the classes that are left out here
+        scores = compute()
+    total = counts.sum() if samples is None else samples
+    return scores[(counts > 0) & (counts < total)].mean()
+
+
 def classification_metrics(
     num_classes: int, *, multi_label: bool = False, ranking: bool = True
 ) -> MetricCollection:
@@ -84,7 +137,7 @@ def classification_metrics(
         if ranking:
             metrics |= {
                 "f1": MultilabelF1Score(num_classes, average="macro", validate_args=False),
-                "auroc": MultilabelAUROC(num_classes, average="macro", validate_args=False),
+                "auroc": MultilabelMacroAUROC(num_classes),
                 "ece": MultilabelCalibrationError(ECE_BINS, validate_args=False),
             }
     else:
@@ -96,7 +149,7 @@ def classification_metrics(
         if ranking:
             metrics |= {
                 "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-                "auroc": MulticlassAUROC(num_classes, average="macro", validate_args=False),
+                "auroc": MacroAUROC(num_classes),
                 "ece": MulticlassCalibrationError(num_classes, ECE_BINS, validate_args=False),
             }
     return MetricCollection(metrics, compute_groups=False)

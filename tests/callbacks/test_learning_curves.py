@@ -10,14 +10,7 @@ from torch.utils.data import DataLoader
 from lightning_recipes.callbacks import LearningCurves
 from lightning_recipes.plots import learning_curves
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
-
+from ..contract.toys import QUIET
 
 class Steps(LightningModule):
     """Logs its number of steps, so that every point of a curve is a known number."""

@@ -16,13 +16,7 @@ from lightning_recipes.modules.metrics import classification_metrics
 from lightning_recipes.schedules import Schedule
 from lightning_recipes.utils.errors import UserError
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-}
+from ..contract.toys import QUIET
 
 
 def small(**options):
@@ -194,6 +188,21 @@ def test_multi_label_metrics_are_scikit_learn_s():
     assert got["acc"] == pytest.approx(float((predicted == targets).float().mean()))
     assert got["f1"] == pytest.approx(f1_score(targets, predicted, average="macro"), abs=1e-6)
     assert got["auroc"] == pytest.approx(roc_auc_score(targets, probabilities), abs=1e-5)
+
+
+def test_auroc_leaves_out_what_it_is_not_defined_for():
+    torch.manual_seed(0)
+    probabilities, targets = torch.randn(60, 4).softmax(1), torch.randint(0, 3, (60,))  # class 3 never occurs
+    metrics = classification_metrics(4)
+    metrics.update(probabilities, targets)
+    each = [roc_auc_score(targets == c, probabilities[:, c]) for c in range(3)]
+    assert float(metrics.compute()["auroc"]) == pytest.approx(sum(each) / 3, abs=1e-6)
+    hot = torch.randint(0, 2, (60, 4))
+    hot[:, 3], hot[:, 2] = 0, 1  # never, always
+    metrics = classification_metrics(4, multi_label=True)
+    metrics.update(probabilities, hot)
+    each = [roc_auc_score(hot[:, c], probabilities[:, c]) for c in range(2)]
+    assert float(metrics.compute()["auroc"]) == pytest.approx(sum(each) / 2, abs=1e-6)
 
 
 def test_top_5_only_where_it_says_something():
