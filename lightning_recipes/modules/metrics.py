@@ -70,7 +70,7 @@ class MultilabelCalibrationError(BinaryCalibrationError):
 
 
 class MacroAUROC(MulticlassAUROC):
-    """Area under the ROC curve, one class against the rest, averaged over the classes for which it is defined.
+    """Area under the ROC curve, one class against the rest, averaged over the classes that define it.
 
     (torchmetrics 1.9 counts a class that never occurs as 0, which pulls a small validation set's mean down.)
 
@@ -86,7 +86,7 @@ class MacroAUROC(MulticlassAUROC):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average="none", validate_args=False)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """Return the mean, (); NaN when fewer than two classes occur."""
         counts = dim_zero_cat(self.target).bincount(minlength=self.num_classes)
         return _mean_where_defined(super().compute, counts)
@@ -102,7 +102,7 @@ class MultilabelMacroAUROC(MultilabelAUROC):
     def __init__(self, num_labels: int) -> None:
         super().__init__(num_labels, average="none", validate_args=False)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """Return the mean, (); NaN when every label always or never holds."""
         return _mean_where_defined(
             super().compute, dim_zero_cat(self.target).sum(0), len(dim_zero_cat(self.target))
