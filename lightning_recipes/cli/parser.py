@@ -53,7 +53,7 @@ def explain(message: str, options: list[str]) -> str:
     base = _BASES.get(key.rpartition(".")[2])
     if found := re.search(r"unrecognized arguments: (-\S+)", message):
         name = found[1].split("=")[0]
-        return f"There is no argument `{name}`.{did_you_mean(name, options)}"
+        return f"There is no argument `{name}`.{did_you_mean(name, options) or ' See --help.'}"
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         path = ".".join(part for part in (key, found[1].removesuffix(".class_path")) if part)
         known = set(_parameters(base)) if base else {option.lstrip("-").split(".")[0] for option in options}
@@ -62,7 +62,8 @@ def explain(message: str, options: list[str]) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return _no_class(key, found[1], base)
     if found := re.search(r"arguments are required: (.+)", message):
-        missing = [f"`--{key}.{name.strip()}`" for name in found[1].split(",")]
+        names = [name.strip() for name in found[1].split(",")]
+        missing = [f"`--{key}.{name}`" if key else f"`{name}`" for name in names]
         return f"Missing: {', '.join(missing)}. See --help."
     given = re.search(r"Got value: (.+?)(?:\. Got value|$)", message, re.M) or re.search(
         r"Given value: (.+)", message

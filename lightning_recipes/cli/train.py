@@ -95,43 +95,45 @@ class RecipesCLI(LightningCLI):
             parser.link_arguments(
                 "data", f"model.init_args.{argument}", compute_fn=_reader(source), apply_on="instantiate"
             )
-        if self.command == "fit":
-            parser.add_argument(
-                "--ckpt_path", type=str | None, default=None, help="Resume from this checkpoint."
-            )
-            parser.add_argument(
-                "--run_dir",
-                type=str | None,
-                default=None,
-                help="The run's directory; by default runs/DATA-BACKBONE-N.",
-            )
-            parser.add_argument(
-                "--test_after",
-                type=bool,
-                default=True,
-                help="Also measure the best weights on the test split.",
-            )
-            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-            parser.add_lightning_class_args(LearningCurves, "learning_curves")
-            parser.set_defaults(
-                {
-                    "checkpoint.filename": "best",
-                    "checkpoint.monitor": "val/loss",
-                    "checkpoint.save_last": True,
-                    "checkpoint.enable_version_counter": False,  # a better one takes the place of best.ckpt
-                }
-            )
-        else:
-            parser.add_argument("--ckpt_path", type=str, required=True, help="The checkpoint to measure.")
+        # `validate` and `test` take all that `fit` does, so that a run's config.yaml serves them too
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="The checkpoint to measure, or for `fit` to resume.",
+        )
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="For `fit`: by default runs/DATA-BACKBONE-N."
+        )
+        parser.add_argument(
+            "--test_after",
+            type=bool,
+            default=True,
+            help="For `fit`: measure the best weights on the test split too.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LearningCurves, "learning_curves")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,  # a better one takes the place of best.ckpt
+            }
+        )
 
     def before_instantiate_classes(self) -> None:
         """Let a checkpoint say which module it is of.
 
         Raises:
-            UserError: The arguments ask for another one.
+            UserError: The arguments ask for another one, or there is none to measure.
         """
-        path = self.config.get("ckpt_path")
+        path = self.config.ckpt_path
         if path is None:
+            if self.command != "fit":
+                raise UserError(
+                    f"Missing: `--ckpt_path`, the checkpoint to {self.command}: runs/NAME/best.ckpt."
+                )
             return
         checkpoint = read_checkpoint(path)
         if "lightning_recipes" not in checkpoint:  # a module of the user's own: its arguments say what it is

@@ -86,6 +86,16 @@ def test_a_checkpoint_measures_itself(run, trained, command):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_run_s_own_config_serves_to_measure_it(run, trained, command):
+    directory, _ = trained
+    config = ("--config", directory / "config.yaml")
+    status, out, err = run(command, *config, "--ckpt_path", directory / "best.ckpt")
+    assert status == 0, err
+    assert len([line for line in out.splitlines() if line.startswith("│")]) == 1
+    refused(run, "Missing: `--ckpt_path`", command, *config)
+
+
 # Bad input
 
 
@@ -146,6 +156,7 @@ def test_wrong_arguments(run, trained):
     )
     assert Path("mine.csv").read_text() == "mine"
     assert run(*best, "--output", "mine.csv", "--overwrite", "true")[0] == 0
+    refused(run, "Missing: `images`, `ckpt_path`. See --help.", "predict")
     refused(run, "no command 'predcit'. Did you mean `predict`", "predcit")
 
 
