@@ -70,7 +70,7 @@ def explain_write_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             remedy = "Free some space, or give `run_dir` on another disk"
-        elif error.errno in (*_FORBIDDEN, errno.ENOTDIR, errno.EEXIST):
+        elif error.errno in _FORBIDDEN or str(error.filename).startswith(str(directory)):
             remedy = "Give `run_dir` in a folder that you may write"
         else:
             raise

@@ -167,9 +167,6 @@ class RecipesCLI(LightningCLI):
         self.run_dir = (
             Path(self.config.run_dir) if self.config.run_dir else free_directory(Path("runs"), self._name())
         )
-        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        checkpoints, moments = 3, 2  # best, last and one being written; what Adam keeps beside each weight
-        claim(self.run_dir, checkpoints * (1 + moments) * weights)
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
             extra.append(self.config_init["checkpoint"])
@@ -179,7 +176,11 @@ class RecipesCLI(LightningCLI):
         if config["logger"] in (None, True):
             where: dict[str, Any] = {"save_dir": str(self.run_dir), "name": "", "version": ""}
             config["logger"] = [CSVLogger(**where), TensorBoardLogger(**where)]
-        return Trainer(**{**config, "callbacks": extra, "default_root_dir": str(self.run_dir)})
+        trainer = Trainer(**{**config, "callbacks": extra, "default_root_dir": str(self.run_dir)})
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        checkpoints, moments = 3, 2  # best, last and one being written; what Adam keeps beside each weight
+        claim(self.run_dir, checkpoints * (1 + moments) * weights)
+        return trainer
 
     def fit(self) -> None:
         """Train, measure the best weights on each split, and print the table."""

@@ -188,6 +188,13 @@ def test_a_run_directory_that_cannot_be_made(run):
     assert "Cannot write to file/run: Not a directory. Give `run_dir` in a folder that you may write." in err
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no folders")
+def test_a_run_directory_where_nothing_can_be_made(run):
+    status, _, err = run("fit", *TINY, "--run_dir", "/proc/run")
+    assert status == 2
+    assert "Cannot write to /proc/run: No such file or directory. Give `run_dir` in a folder" in err
+
+
 def test_a_disk_without_room_is_seen_before_training(run, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     status, _, err = run("fit", *TINY)
@@ -235,6 +242,7 @@ def test_bad_data_leave_no_directory(run, folder):
         (["--ckpt_path", "nothing.ckpt"], "`ckpt_path` must be a checkpoint, got nothing.ckpt"),
         (["--model.weights", "nothing.pth"], "`weights` must be a file, got nothing.pth"),
         (["--config", "nothing.yaml"], "nothing.yaml"),
+        (["--trainer.accelerator", "cuda"], "CUDAAccelerator"),
         (["--model.optimizer.lr", "-1"], "The optimizer cannot be built: Invalid learning rate: -1.0"),
     ],
 )
