@@ -16,12 +16,13 @@ from ..utils.errors import UserError
 class LearningCurves(Callback):
     """Write every logged epoch metric over the run to `learning_curves.png` and `learning_curves.csv`.
 
-    A value stands in the row of the step at which it was measured: a metric that is validated every third epoch
-    has a third of the points. The files are written when the fit ends, also by an exception or Ctrl-C, and then
-    hold what was measured until then. A resumed run goes on with the curves of the run that was cut off.
+    A value stands in the row of the step at which it was measured: a metric that is validated every third
+    epoch has a third of the points. The files are written when the fit ends, also by an exception or
+    Ctrl-C, and then hold what was measured until then. A resumed run goes on with the curves of the run
+    that was cut off.
 
     Args:
-        dirpath: Where to write; by default the run's directory (`trainer.log_dir`, or else `default_root_dir`).
+        dirpath: Where to write; by default the run's directory (`trainer.log_dir` or `default_root_dir`).
         name: Name of the files without their endings. Two instances in one run need two names.
         best: The metric whose best value is marked in the picture; nothing is marked when it is never logged.
         mode: Whether the best value of `best` is the `min` or the `max`.
@@ -42,7 +43,9 @@ class LearningCurves(Callback):
         mode: str = "min",
     ) -> None:
         if not name or Path(name).name != name:
-            raise UserError(f"`name` must be a file's name without folders, got {name!r}. Give folders by `dirpath`.")
+            raise UserError(
+                f"`name` must be a file's name without folders, got {name!r}. Give folders by `dirpath`."
+            )
         if mode not in ("min", "max"):
             raise UserError(f"`mode` must be `min` or `max`, got {mode!r}.")
         self.dirpath, self.name, self.best, self.mode = dirpath, name, best, mode
@@ -100,8 +103,12 @@ class LearningCurves(Callback):
             self._write(trainer)
 
     def best_step(self) -> float | None:
-        """Return the step with the best value of `best`, the first of equals; None when it was never logged."""
-        points = [(row[self.best], row["step"]) for row in self.rows if row.get(self.best, float("nan")) == row.get(self.best)]
+        """Return the step with the best value of `best`, the first of equals; None when never logged."""
+        points = [
+            (row[self.best], row["step"])
+            for row in self.rows
+            if row.get(self.best, float("nan")) == row.get(self.best)
+        ]
         if not points:
             return None
         better = min if self.mode == "min" else max

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 # So that the CLI knows their names
@@ -195,7 +196,8 @@ class RecipesCLI(LightningCLI):
                 raise
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
             measured = self._measure(best)
-        notes = [f"run: {self.run_dir}", f"curves: {self.run_dir / 'learning_curves.png'}"]
+        curves = self.config_init["learning_curves"]
+        notes = [f"run: {self.run_dir}", f"curves: {Path(curves.dirpath or self.run_dir) / curves.name}.png"]
         if best is not None:
             epoch = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
             notes.insert(0, f"best epoch: {epoch} (from 0 to {self.trainer.current_epoch - 1}), {best}")
@@ -222,11 +224,17 @@ class RecipesCLI(LightningCLI):
             trainer.validate(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False)
         )
         trainer.loggers = loggers
-        if self.config.test_after and getattr(data, "test_fraction", 1) != 0:
+        if self.config.test_after and self._has_test():
             measured["test"] = _bare(
                 trainer.test(self.model, datamodule=data, ckpt_path=ckpt_path, verbose=False)
             )
         return measured
+
+    def _has_test(self) -> bool:
+        """Return whether there is a test split, and a module that can be tested."""
+        if isinstance(self.datamodule, datamodules.ImageDataModule):
+            return "test" in self.datamodule.splits
+        return is_overridden("test_dataloader", self.datamodule) and is_overridden("test_step", self.model)
 
     def _name(self) -> str:
         """Return what the run is about: the data and the backbone."""

@@ -50,7 +50,7 @@ class ImageDataModule(LightningDataModule, ABC):
             `memory_limit_gib`.
         memory_limit_gib: What the default of `in_memory` may take, GiB, all splits together.
         num_workers: Processes that read ahead when images are not in memory; by default half of the cores.
-        on_bad_image: `raise` names the first image that cannot be read; `skip` tries all of them first, leaves
+        on_bad_image: `raise` names the first image that cannot be read; `skip` tries all of them, leaves
             the bad ones out and lists them in `bad_images`.
         split_seed: The same seed gives the same splits on any machine.
 
@@ -179,7 +179,10 @@ class ImageDataModule(LightningDataModule, ABC):
         for name, samples in splits.items():
             if self.in_memory and name not in self._tensors:
                 self._tensors[name] = samples.load(self.image_size, self.crop_pct)
-            elif not self.in_memory and name not in ("train", *self._checked):  # train shows in the first epoch
+            elif not self.in_memory and name not in (
+                "train",
+                *self._checked,
+            ):  # train shows in the first epoch
                 if bad := samples.unreadable():
                     raise UserError(bad[0][1])
                 self._checked.add(name)
@@ -199,7 +202,9 @@ class ImageDataModule(LightningDataModule, ABC):
             UserError: There is none.
         """
         if "test" not in self.splits:
-            raise UserError(f"There is no test split: `test_fraction` is {self.test_fraction}. Set it above 0.")
+            raise UserError(
+                f"There is no test split: `test_fraction` is {self.test_fraction}. Set it above 0."
+            )
         return self._loader("test")
 
     def train_eval_dataloader(self) -> BatchLoader:
@@ -209,7 +214,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _loader(self, name: Split, *, training: bool = False) -> BatchLoader:
         samples = self.splits[name]
         trainer = self.trainer
-        seed = torch.initial_seed() % 2**32  # what `seed_everything` was given; a resumed run finds its order again
+        seed = (
+            torch.initial_seed() % 2**32
+        )  # what `seed_everything` was given; a resumed run finds its order again
         if trainer is not None and trainer.world_size > 1:
             seed = trainer.strategy.broadcast(seed)
         plan = BatchPlan(
@@ -228,7 +235,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _split(self, given: dict[str, Samples]) -> dict[str, Samples]:
         if self.num_classes < 2:
-            raise UserError(f"A classifier needs at least 2 classes, got {self.num_classes} ({self.class_names}).")
+            raise UserError(
+                f"A classifier needs at least 2 classes, got {self.num_classes} ({self.class_names})."
+            )
         if self.on_bad_image == "skip":
             given = {name: self._without_bad_images(samples) for name, samples in given.items()}
         splits = dict(given)
@@ -239,7 +248,9 @@ class ImageDataModule(LightningDataModule, ABC):
             splits["train"] = splits["train"].subset(train)
         if self.fold is not None and self.folds is not None:
             if "val" in splits:
-                raise UserError("`fold` and `folds` cut the training images, but the data bring a validation split.")
+                raise UserError(
+                    "`fold` and `folds` cut the training images, but the data bring a validation split."
+                )
             train, val = kfold(splits["train"].targets, self.fold, self.folds, **shared)
         elif "val" not in splits:
             train, val = holdout(splits["train"].targets, self.val_fraction, name="val_fraction", **shared)
@@ -278,6 +289,10 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         if self._fitted is None:
             tensor = self._tensors.get("train")
-            train = self.splits["train"].stream(self.image_size, self.crop_pct) if tensor is None else torch.split(tensor, 1024)
+            train = (
+                self.splits["train"].stream(self.image_size, self.crop_pct)
+                if tensor is None
+                else torch.split(tensor, 1024)
+            )
             self._fitted = channel_statistics(train)
         return self._fitted

@@ -188,7 +188,9 @@ class DecodingLoader(BatchLoader):
 class _DecodedBatches(Dataset[Batch]):
     """Reads, transforms and stacks the samples of one batch."""
 
-    def __init__(self, samples: Samples, preprocessing: Preprocessing, augmentation: Augmentation | None) -> None:
+    def __init__(
+        self, samples: Samples, preprocessing: Preprocessing, augmentation: Augmentation | None
+    ) -> None:
         self.samples, self.preprocessing = samples, preprocessing
         size, crop_pct = preprocessing.image_size, preprocessing.crop_pct
         self.transform = sample_transform(augmentation or Augmentation(), size, crop_pct)

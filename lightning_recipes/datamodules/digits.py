@@ -23,7 +23,7 @@ class DigitsDataModule(ImageDataModule):
     """
 
     mirrorable = False
-    class_names = [str(digit) for digit in range(10)]
+    class_names = [str(digit) for digit in range(10)]  # noqa: RUF012 - in place of a property
     channels = 1
 
     @property

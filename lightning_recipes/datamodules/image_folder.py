@@ -40,7 +40,7 @@ class ImageFolderDataModule(ImageDataModule):
         options: All arguments of `ImageDataModule`.
 
     Raises:
-        UserError: No such folder, no images in it, a single class, classes that differ between the splits, a CSV
+        UserError: No such folder, no images in it, a single class, classes that differ between splits, a CSV
             without the columns or naming a file that is not there.
     """
 
@@ -82,7 +82,9 @@ class ImageFolderDataModule(ImageDataModule):
         out = {}
         for split, rows in listed.items():
             numbers = [[index[label] for label in labels] for _, labels in rows]
-            targets = _multi_hot(numbers, len(names)) if multi_label else torch.tensor([n for n, in numbers])
+            targets = (
+                _multi_hot(numbers, len(names)) if multi_label else torch.tensor([n for (n,) in numbers])
+            )
             out[split] = Samples([path for path, _ in rows], targets, FileReader(self.channels))
         return out
 
@@ -101,24 +103,28 @@ class ImageFolderDataModule(ImageDataModule):
             if folders["train"] is None:
                 listed = {"train": _read_classes(self.root)}
             else:
-                listed = {split: _read_classes(folder) for split, folder in folders.items() if folder is not None}
+                listed = {
+                    split: _read_classes(folder) for split, folder in folders.items() if folder is not None
+                }
         classes = {split: {label for _, labels in rows for label in labels} for split, rows in listed.items()}
         names = sorted(classes["train"])
         if len(names) < 2:
             raise UserError(
-                f"A classifier needs at least 2 classes, got {len(names)} ({', '.join(names)}) in {self.root}. "
-                "Put each class into a folder of its own."
+                f"A classifier needs at least 2 classes, got {len(names)} ({', '.join(names)}) in "
+                f"{self.root}. Put each class into a folder of its own."
             )
         for split, found in classes.items():
             if strange := sorted(found - classes["train"]):
                 hint = did_you_mean(strange[0], names)
                 raise UserError(
-                    f"The {split} split of {self.root} has classes that train has not: {', '.join(strange[:5])}.{hint} "
+                    f"The {split} split of {self.root} has classes that train has not: "
+                    f"{', '.join(strange[:5])}.{hint} "
                     "Give every split the same classes."
                 )
             if self.labels is None and (missing := sorted(classes["train"] - found)):
                 raise UserError(
-                    f"The {split} split of {self.root} lacks classes that train has: {', '.join(missing[:5])}. "
+                    f"The {split} split of {self.root} lacks classes that train has: "
+                    f"{', '.join(missing[:5])}. "
                     "Give every split the same classes."
                 )
         return names, listed
@@ -136,7 +142,9 @@ class ImageFolderDataModule(ImageDataModule):
             except OSError:
                 continue  # reading the samples names it, or skips it
         if not sides:
-            raise UserError(f"None of the probed files in {self.root} is a readable image, such as {paths[0]}.")
+            raise UserError(
+                f"None of the probed files in {self.root} is a readable image, such as {paths[0]}."
+            )
         median = sorted(sides)[len(sides) // 2]
         return 1 if all(grey) else 3, min(max(round(median / 32) * 32, 32), 224)
 
@@ -150,7 +158,8 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMG_EXTENSIONS and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+        if path.suffix.lower() in IMG_EXTENSIONS
+        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
 
 
@@ -160,13 +169,16 @@ def _read_classes(folder: Path) -> list[tuple[Path, list[str]]]:
     if empty := [name for name, found in rows.items() if not found]:
         listed = ", ".join(IMG_EXTENSIONS)
         raise UserError(
-            f"No images in {folder / empty[0]}. A class folder needs files ending in {listed}; remove it if it is none."
+            f"No images in {folder / empty[0]}. A class folder needs files ending in {listed}; remove it if "
+            "it is none."
         )
     if not rows:
         loose = len(find_images(folder))
         raise UserError(
-            f"No class folders in {folder}" + (f" (but {loose} loose images)" if loose else "")
-            + ". Put the images of each class into a folder of its own, or list them in a CSV and give `labels`."
+            f"No class folders in {folder}"
+            + (f" (but {loose} loose images)" if loose else "")
+            + ". Put the images of each class into a folder of its own, or list them in a CSV and give "
+            "`labels`."
         )
     return [row for found in rows.values() for row in found]
 

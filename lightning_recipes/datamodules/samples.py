@@ -34,11 +34,19 @@ class FileReader:
     channels: int
 
     def __call__(self, path: Path) -> Tensor:
+        """Return the pixels."""
         try:
             with Image.open(path) as image:
                 pixels: Tensor = F.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
                 return pixels
-        except (OSError, SyntaxError, ValueError, StructError, EOFError, Image.DecompressionBombError) as error:
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            StructError,
+            EOFError,
+            Image.DecompressionBombError,
+        ) as error:
             reason = str(error).replace(f" {str(path)!r}", "")
             raise UserError(
                 f"Cannot read the image {path}: {reason}. Repair or remove it, or set `on_bad_image: skip`."
@@ -52,6 +60,7 @@ class ArrayReader:
     channels: int
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Return the pixels."""
         if image.shape[-3] == self.channels:
             return image
         if self.channels == 1:
@@ -83,7 +92,9 @@ class Samples:
 
     def subset(self, indices: Tensor) -> Samples:
         """Return the samples at `indices`, int64 (n,)."""
-        items = self.items[indices] if isinstance(self.items, Tensor) else [self.items[int(i)] for i in indices]
+        items = (
+            self.items[indices] if isinstance(self.items, Tensor) else [self.items[int(i)] for i in indices]
+        )
         return replace(self, items=items, targets=self.targets[indices])
 
     def stream(self, image_size: int, crop_pct: float) -> Iterator[Tensor]:
@@ -123,4 +134,6 @@ class Samples:
             return None
 
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-            return [(i, text) for i, text in enumerate(pool.map(reason, range(len(self)))) if text is not None]
+            return [
+                (i, text) for i, text in enumerate(pool.map(reason, range(len(self)))) if text is not None
+            ]

@@ -26,7 +26,8 @@ def holdout(
         class_names: For errors.
 
     Raises:
-        UserError: A fraction out of bounds, a class with fewer than 2 samples, a part with fewer samples than classes.
+        UserError: A fraction out of bounds, a class with fewer than 2 samples, a part with fewer samples than
+            classes.
     """
     from sklearn.model_selection import train_test_split  # slow to import
 
@@ -38,10 +39,12 @@ def holdout(
     _require_per_class(targets, 2, class_names, f"`{name}: {fraction}`")
     if count < classes or len(targets) - count < classes:
         raise UserError(
-            f"`{name}: {fraction}` of {len(targets)} images holds out {count}, but each part needs one for each of "
-            f"the {classes} classes. Add images or change `{name}`."
+            f"`{name}: {fraction}` of {len(targets)} images holds out {count}, but each part needs one for "
+            f"each of the {classes} classes. Add images or change `{name}`."
         )
-    kept, held = train_test_split(np.arange(len(targets)), test_size=count, random_state=seed, stratify=stratify)
+    kept, held = train_test_split(
+        np.arange(len(targets)), test_size=count, random_state=seed, stratify=stratify
+    )
     return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(held))
 
 
@@ -56,7 +59,9 @@ def kfold(
     from sklearn.model_selection import KFold, StratifiedKFold  # slow to import
 
     if folds < 2:
-        raise UserError(f"`folds` must be at least 2, got {folds}. For a single split, leave `fold` and `folds` out.")
+        raise UserError(
+            f"`folds` must be at least 2, got {folds}. For a single split, leave `fold` and `folds` out."
+        )
     if not 0 <= fold < folds:
         raise UserError(f"`fold` must lie in 0..{folds - 1} for `folds: {folds}`, got {fold}.")
     _require_per_class(targets, folds, class_names, f"`folds: {folds}`")
@@ -80,7 +85,9 @@ def limit_per_class(targets: Tensor, limit: int, *, seed: int) -> Tensor:
     torch.Size([2])
     """
     if limit < 1:
-        raise UserError(f"`limit_per_class` must be at least 1, got {limit}. To use every image, leave it out.")
+        raise UserError(
+            f"`limit_per_class` must be at least 1, got {limit}. To use every image, leave it out."
+        )
     if targets.ndim > 1:
         raise UserError("`limit_per_class` needs one label an image, got multi-label targets. Leave it out.")
     order = np.random.RandomState(seed).permutation(len(targets))
@@ -99,7 +106,9 @@ def balanced_weights(targets: Tensor) -> Tensor:
     [0.5, 0.5, 1.0]
     """
     if targets.ndim > 1:
-        raise UserError("`balanced` sampling needs one label an image, got multi-label targets. Set it to false.")
+        raise UserError(
+            "`balanced` sampling needs one label an image, got multi-label targets. Set it to false."
+        )
     return targets.bincount().double().reciprocal()[targets]
 
 

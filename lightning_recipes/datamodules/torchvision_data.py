@@ -18,7 +18,15 @@ from .base import ImageDataModule
 from .samples import ArrayReader, Samples
 
 Name = Literal[
-    "MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN", "Flowers102", "OxfordIIITPet", "Food101", "EuroSAT"
+    "MNIST",
+    "FashionMNIST",
+    "CIFAR10",
+    "CIFAR100",
+    "SVHN",
+    "Flowers102",
+    "OxfordIIITPet",
+    "Food101",
+    "EuroSAT",
 ]
 
 
@@ -71,7 +79,8 @@ class TorchvisionDataModule(ImageDataModule):
     ) -> None:
         if name not in _FACTS:
             raise UserError(
-                f"`name` must be one of {', '.join(get_args(Name))}, got {name!r}.{did_you_mean(name, _FACTS)}"
+                f"`name` must be one of {', '.join(get_args(Name))}, got {name!r}."
+                f"{did_you_mean(name, _FACTS)}"
             )
         self.name: str = name
         self.root, self.download = Path(root).expanduser(), download
@@ -82,7 +91,7 @@ class TorchvisionDataModule(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """torchvision's names for the classes, their numbers where it has none or before it is loaded."""
+        """Torchvision's names for the classes, their numbers where it has none or before it is loaded."""
         known = self._names or getattr(getattr(datasets, self.name), "classes", None)
         numbers = [str(number) for number in range(self.num_classes)]
         return [str(name) for name in known] if isinstance(known, Sequence) else numbers
@@ -114,7 +123,11 @@ class TorchvisionDataModule(ImageDataModule):
         for split in self._facts.splits:
             dataset = self._open(split, download=False)
             self._names = getattr(dataset, "classes", None)
-            targets = next(t for key in ("targets", "labels", "_labels") if (t := getattr(dataset, key, None)) is not None)
+            targets = next(
+                t
+                for key in ("targets", "labels", "_labels")
+                if (t := getattr(dataset, key, None)) is not None
+            )
             data = getattr(dataset, "data", None)
             labels = torch.as_tensor(targets).long()
             if data is None:
@@ -131,10 +144,12 @@ class TorchvisionDataModule(ImageDataModule):
             reason = str(error).splitlines()[0]
             if download:
                 raise UserError(
-                    f"Cannot fetch {self.name} to {self.root}: {reason}. Check the connection, or put its files there."
+                    f"Cannot fetch {self.name} to {self.root}: {reason}. Check the connection, or put its "
+                    "files there."
                 ) from error
             raise UserError(
-                f"{self.name} is not in {self.root}: {reason}. Set `download: true`, or `root` to where it lies."
+                f"{self.name} is not in {self.root}: {reason}. Set `download: true`, or `root` to where it "
+                "lies."
             ) from error
 
 

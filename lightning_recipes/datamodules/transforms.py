@@ -1,4 +1,4 @@
-"""Augmentation presets, in two forms with the same draws: one sample with torchvision, one batch at a time."""
+"""Augmentation presets, in two forms with the same draws: a sample with torchvision, a batch at a time."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def sample_transform(
     return v2.Compose(steps) if len(steps) > 1 else steps[0]
 
 
-def batch_transform(
-    augmentation: Augmentation, images: Tensor, generator: Generator
-) -> Tensor:
+def batch_transform(augmentation: Augmentation, images: Tensor, generator: Generator) -> Tensor:
     """Augment images that are already in their final geometry, a draw for each sample.
 
     The draws are distributed as those of `sample_transform`. One thing differs: a crop that is turned as well
@@ -148,16 +146,18 @@ def batch_transform(
 
 
 def _resized_crop(least: float, size: int, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return the extent (share of the side) and the centre (in [-1, 1]) of random crops, both (batch, 2), y and x.
+    """Return extent (share of the side) and centre (in [-1, 1]) of random crops, both (batch, 2), y and x.
 
-    As torchvision draws them: area and log ratio are uniform, sides are whole pixels, what does not fit is drawn
-    again, after ten times the whole image is taken, and the place is uniform.
+    As torchvision draws them: area and log ratio are uniform, sides are whole pixels, what does not fit is
+    drawn again, after ten times the whole image is taken, and the place is uniform.
     """
     tries = 10
     area = torch.rand(batch, tries, generator=generator) * (1 - least) + least
     low, high = log(RATIO[0]), log(RATIO[1])
     ratio = (torch.rand(batch, tries, generator=generator) * (high - low) + low).exp()
-    sides = (torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2) * size).round()  # (batch, tries, 2)
+    sides = (
+        torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2) * size
+    ).round()  # (batch, tries, 2)
     fits = (sides <= size).all(2)
     first = sides[torch.arange(batch), fits.int().argmax(1)]
     sides = torch.where(fits.any(1, keepdim=True), first, torch.tensor(float(size)))  # (batch, 2)

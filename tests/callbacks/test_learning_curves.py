@@ -12,6 +12,7 @@ from lightning_recipes.plots import learning_curves
 
 from ..contract.toys import QUIET
 
+
 class Steps(LightningModule):
     """Logs its number of steps, so that every point of a curve is a known number."""
 

@@ -159,7 +159,7 @@ def test_a_module_and_data_that_know_nothing_of_ours(run, tmp_path, monkeypatch)
     )
     monkeypatch.syspath_prepend(tmp_path)
     strangers = ("--model", "strangers.Line", "--model.width", "5", "--data", "strangers.Noise")
-    short = ("--trainer.max_epochs", "2", "--trainer.enable_model_summary", "false", "--test_after", "false")
+    short = ("--trainer.max_epochs", "2", "--trainer.enable_model_summary", "false")
     status, out, err = run("fit", *strangers, *short)
     assert status == 0, err
     assert Path("runs/noise-line-1/best.ckpt").is_file()

@@ -19,7 +19,11 @@ def ids(data, split):
 
 def test_digits_are_the_real_scans():
     data = ready()
-    assert {name: len(samples) for name, samples in data.splits.items()} == {"train": 1298, "val": 229, "test": 270}
+    assert {name: len(samples) for name, samples in data.splits.items()} == {
+        "train": 1298,
+        "val": 229,
+        "test": 270,
+    }
     assert (data.num_classes, data.channels, data.image_size) == (10, 1, 32)
     images, targets = next(iter(data.train_dataloader()))
     assert images.shape == (64, 1, 32, 32)

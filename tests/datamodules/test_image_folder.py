@@ -70,7 +70,9 @@ def test_a_csv_that_gives_the_splits(folder):
 
 def test_several_labels_in_one_field(folder):
     paths = sorted(folder.rglob("*.png"))
-    rows = [(p.relative_to(folder), f"{p.parent.name}|{'even' if i % 2 else 'odd'}") for i, p in enumerate(paths)]
+    rows = [
+        (p.relative_to(folder), f"{p.parent.name}|{'even' if i % 2 else 'odd'}") for i, p in enumerate(paths)
+    ]
     rows[0] = (rows[0][0], "")  # none of them holds
     write_csv(folder / "labels.csv", rows)
     data = ready(folder, labels="labels.csv")
@@ -127,7 +129,7 @@ def test_a_bad_image_is_named(folder, kind):
 def test_a_bad_image_is_named_by_the_ordinary_path(folder, workers):
     path = corrupt(folder, "truncated")
     data = ready(folder, in_memory=False, num_workers=workers)
-    with pytest.raises(UserError, match=str(path)):
+    with pytest.raises(UserError, match=str(path)):  # noqa: PT012 - in whichever split it lies
         for split in ("train_eval_dataloader", "val_dataloader", "test_dataloader"):
             list(getattr(data, split)())
 
@@ -182,7 +184,11 @@ def _leave_one(root):
         ([("nowhere.png", "a")], ("path", "label"), "line 2: no file .*nowhere.png"),
         ([("x", "a")], ("file", "class"), r"needs the columns `path` and `label`, got \['file', 'class'\]"),
         ([], ("path", "label"), "got no rows"),
-        ([("one/010.png", "a", "training")], ("path", "label", "split"), "line 2: `split` must be train, val or test"),
+        (
+            [("one/010.png", "a", "training")],
+            ("path", "label", "split"),
+            "line 2: `split` must be train, val or test",
+        ),
         ([("one/010.png", "a", "val")], ("path", "label", "split"), "no row whose `split` is train"),
         ([("one/010.png", "")], ("path", "label"), "010.png has no label"),
         ([("one/010.png", "a")], ("path", "label"), "at least 2 classes, got 1"),

@@ -39,7 +39,7 @@ def test_limits_are_nested_and_exact():
 
 def test_balanced_weights_give_each_class_the_same_share():
     weights = balanced_weights(TARGETS)
-    assert torch.stack([weights[TARGETS == c].sum() for c in range(3)]).tolist() == pytest.approx([1, 1, 1])
+    assert torch.stack([weights[c == TARGETS].sum() for c in range(3)]).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_multi_label_targets_are_split_at_random():
@@ -53,11 +53,20 @@ def test_multi_label_targets_are_split_at_random():
     ("call", "says"),
     [
         (lambda: holdout(TARGETS, 1.5, **HOLD), "between 0 and 1, got 1.5"),
-        (lambda: holdout(TARGETS, 0.01, **HOLD), "holds out 1, but each part needs one for each of the 3 classes"),
-        (lambda: holdout(TARGETS[:61], 0.2, **HOLD), r"at least 2 images of each class, got fewer of b \(1\), c \(0\)"),
+        (
+            lambda: holdout(TARGETS, 0.01, **HOLD),
+            "holds out 1, but each part needs one for each of the 3 classes",
+        ),
+        (
+            lambda: holdout(TARGETS[:61], 0.2, **HOLD),
+            r"at least 2 images of each class, got fewer of b \(1\), c \(0\)",
+        ),
         (lambda: kfold(TARGETS, 5, 5, seed=0, class_names=NAMES), r"`fold` must lie in 0..4 .* got 5"),
         (lambda: kfold(TARGETS, 0, 1, seed=0, class_names=NAMES), "`folds` must be at least 2, got 1"),
-        (lambda: kfold(TARGETS, 0, 11, seed=0, class_names=NAMES), r"at least 11 images .* fewer of c \(10\)"),
+        (
+            lambda: kfold(TARGETS, 0, 11, seed=0, class_names=NAMES),
+            r"at least 11 images .* fewer of c \(10\)",
+        ),
         (lambda: limit_per_class(TARGETS, 0, seed=0), "at least 1, got 0"),
         (lambda: limit_per_class(torch.zeros(4, 2), 1, seed=0), "multi-label"),
         (lambda: balanced_weights(torch.zeros(4, 2)), "multi-label"),

@@ -31,7 +31,11 @@ def test_arrays_with_an_official_test_split(fashion):
     data = TorchvisionDataModule("FashionMNIST", root=fashion, val_fraction=0.2)
     assert (data.num_classes, data.channels, data.image_size) == (10, 1, 32)  # known before anything is read
     data.setup("fit")
-    assert {name: len(samples) for name, samples in data.splits.items()} == {"train": 80, "val": 20, "test": 20}
+    assert {name: len(samples) for name, samples in data.splits.items()} == {
+        "train": 80,
+        "val": 20,
+        "test": 20,
+    }
     assert data.class_names[0] == "T-shirt/top"
     assert data.splits["test"].targets.tolist() == [i % 10 for i in range(20)]
     native = TorchvisionDataModule("FashionMNIST", root=fashion, image_size=28)
@@ -44,7 +48,9 @@ def test_colour_arrays(tmp_path, monkeypatch):
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(datasets.CIFAR10, "_load_meta", lambda self: setattr(self, "classes", list("abcdefghij")))
+    monkeypatch.setattr(
+        datasets.CIFAR10, "_load_meta", lambda self: setattr(self, "classes", list("abcdefghij"))
+    )
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     pixels = np.random.RandomState(0).randint(0, 256, (100, 3072)).astype(np.uint8)
@@ -61,7 +67,9 @@ def test_files_without_splits(tmp_path):
     for name in names:
         (tmp_path / "eurosat" / "2750" / name).mkdir(parents=True)
         for number in range(10):
-            Image.new("RGB", (64, 64), (number, 20, 30)).save(tmp_path / "eurosat/2750" / name / f"{number}.jpg")
+            Image.new("RGB", (64, 64), (number, 20, 30)).save(
+                tmp_path / "eurosat/2750" / name / f"{number}.jpg"
+            )
     data = TorchvisionDataModule("EuroSAT", root=tmp_path, image_size=32)
     data.setup("fit")
     assert sum(len(samples) for samples in data.splits.values()) == 100
@@ -71,7 +79,18 @@ def test_files_without_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN", "Flowers102", "OxfordIIITPet", "Food101", "EuroSAT"]
+    "name",
+    [
+        "MNIST",
+        "FashionMNIST",
+        "CIFAR10",
+        "CIFAR100",
+        "SVHN",
+        "Flowers102",
+        "OxfordIIITPet",
+        "Food101",
+        "EuroSAT",
+    ],
 )
 def test_absent_data_say_what_to_do(tmp_path, name):
     data = TorchvisionDataModule(name, root=tmp_path / "none")
@@ -80,7 +99,7 @@ def test_absent_data_say_what_to_do(tmp_path, name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(UserError, match="got 'CIFAR11'. Did you mean `CIFAR10`"):
+    with pytest.raises(UserError, match=r"got 'CIFAR11'\. Did you mean `CIFAR10`"):
         TorchvisionDataModule("CIFAR11")
 
 
