@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 from .utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .callbacks import EMA as EMA
+    from .callbacks import SWA as SWA
+    from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
+    from .callbacks import ExactResume as ExactResume
     from .callbacks import LearningCurves as LearningCurves
+    from .callbacks import SnapshotEnsemble as SnapshotEnsemble
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
     from .datamodules import TorchvisionDataModule as TorchvisionDataModule
+    from .modules import EnsembleClassifier as EnsembleClassifier
     from .modules import ImageClassifier as ImageClassifier
     from .schedules import Schedule as Schedule
 
@@ -20,10 +26,16 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "DigitsDataModule": "datamodules",
+        "EnsembleClassifier": "modules",
         "ImageClassifier": "modules",
         "ImageDataModule": "datamodules",
         "ImageFolderDataModule": "datamodules",
         "LearningCurves": "callbacks",
+        "SnapshotEnsemble": "callbacks",
+        "ExactResume": "callbacks",
+        "EarlyStoppingWithRestore": "callbacks",
+        "SWA": "callbacks",
+        "EMA": "callbacks",
         "Schedule": "schedules",
         "TorchvisionDataModule": "datamodules",
     },

@@ -53,6 +53,31 @@ def one_cycle(t: float) -> float:
     return end + (1 - end) * cosine((t - peak) / (1 - peak))
 
 
+def triangle(t: float) -> float:
+    """Return |1 - 2t|: from 1 down to 0 in the middle, and up again.
+
+    Source: Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", 2018.
+
+    >>> triangle(0.0), triangle(0.5), triangle(1.0)
+    (1.0, 0.0, 1.0)
+    """
+    return abs(1 - 2 * t)
+
+
+def cycle_lengths(total_steps: int, cycles: int) -> list[int]:
+    """Cut a run into cycles of ⌈T/M⌉ steps; where M does not divide T, the last ones are a step shorter.
+
+    Args:
+        total_steps: T, at least M.
+        cycles: M, at least 1.
+
+    >>> cycle_lengths(10, 4)
+    [3, 3, 2, 2]
+    """
+    length, longer = divmod(total_steps, cycles)
+    return [length + (number < longer) for number in range(cycles)]
+
+
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": constant,
     "linear": linear,

@@ -11,6 +11,7 @@ COMMANDS = {
     "fit": "Train, keep the best weights, and measure them. Without arguments: on the embedded digits.",
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
+    "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
     "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
 }
 
@@ -29,6 +30,7 @@ examples:
   lightning-recipes fit
   lightning-recipes fit --data ImageFolderDataModule --data.root DIR --model.backbone resnet18
   lightning-recipes predict --ckpt_path runs/NAME/best.ckpt IMAGE_OR_FOLDER ...
+  lightning-recipes ensemble runs/NAME-1/best.ckpt runs/NAME-2/best.ckpt
 """
 
 
@@ -52,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .predict import run_predict
 
             run_predict(rest)
+        elif command == "ensemble":
+            from .ensemble import run_ensemble
+
+            run_ensemble(rest)
         else:
             from .train import run
 

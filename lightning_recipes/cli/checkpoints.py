@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..modules import ImageClassifier
+from ..modules import EnsembleClassifier, ImageClassifier
 from ..utils.errors import UserError
 
 
@@ -30,11 +30,11 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
+def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier | EnsembleClassifier]:
     """Return the module's class that wrote a checkpoint.
 
     Raises:
-        UserError: It is not an `ImageClassifier`, or cannot be imported.
+        UserError: It is neither an `ImageClassifier` nor an ensemble, or cannot be imported.
     """
     ours = checkpoint.get("lightning_recipes")
     if ours is None:
@@ -48,7 +48,7 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier]:
             f"{path} was written by {ours['class_path']}, which cannot be imported: {error}. "
             "Put it on PYTHONPATH."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, ImageClassifier)):
+    if not (isinstance(found, type) and issubclass(found, (ImageClassifier, EnsembleClassifier))):
         raise UserError(f"{path} was written by {ours['class_path']}, which is not an ImageClassifier.")
     return found
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..datamodules.batches import BatchPlan, DecodingLoader
 from ..datamodules.image_folder import find_images
 from ..datamodules.samples import FileReader, Samples
-from ..modules import ImageClassifier
+from ..modules import EnsembleClassifier, ImageClassifier
 from ..utils.errors import UserError
 from .checkpoints import class_of, read_checkpoint
 from .parser import RecipesParser
@@ -81,7 +81,7 @@ def run_predict(arguments: Sequence[str]) -> None:
         samples = samples.subset(torch.tensor(kept))
     plan = BatchPlan(len(samples), given.batch_size, shuffle=False)
     loader = DecodingLoader(samples, plan, model.preprocessing, num_workers=given.num_workers)
-    rows = list(_rows(model, loader, list(samples.items), given.top_k, _device(given.device)))
+    rows = list(_rows(model, loader, list(samples.items), given.top_k, find_device(given.device)))
     with explain_write_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(f".{output.name}.partial")
@@ -96,7 +96,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     print(f"{len(samples)} images: {output}")
 
 
-def load_classifier(path: str) -> ImageClassifier:
+def load_classifier(path: str) -> ImageClassifier | EnsembleClassifier:
     """Return the classifier of a checkpoint, ready to predict.
 
     Raises:
@@ -123,7 +123,12 @@ def _files(paths: Sequence[str]) -> list[Path]:
     return files
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return the device of that name, a GPU if any for "auto".
+
+    Raises:
+        UserError: There is none.
+    """
     if name == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
@@ -137,7 +142,11 @@ def _device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def _rows(
-    model: ImageClassifier, loader: DecodingLoader, files: Sequence[Path], top_k: int, device: torch.device
+    model: ImageClassifier | EnsembleClassifier,
+    loader: DecodingLoader,
+    files: Sequence[Path],
+    top_k: int,
+    device: torch.device,
 ) -> Iterator[tuple[str, str, str]]:
     """Yield file, class and probability, `top_k` rows an image."""
     model.to(device)

@@ -41,7 +41,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: Whatever is wrong with the arguments, the data, the checkpoint or the disk.
     """
-    _quiet()
+    quiet()
     try:
         cli = RecipesCLI(command, arguments)
         cli.fit() if command == "fit" else cli.evaluate()
@@ -142,6 +142,10 @@ class RecipesCLI(LightningCLI):
         stored = class_of(checkpoint, path)
         asked, default = self.config.model, self.parser.get_defaults().model
         asked_class = import_class(asked.class_path)
+        if self.command == "fit" and issubclass(stored, modules.EnsembleClassifier):
+            raise UserError(
+                f"{path} is an ensemble, whose members are trained. Resume the run of one of them."
+            )
         if asked_class not in (stored, modules.ImageClassifier):
             raise UserError(
                 f"{path} is of {stored.__name__}, not of {asked.class_path}. Leave `--model` out."
@@ -261,7 +265,7 @@ def _print_table(measured: dict[str, dict[str, float]], title: str, notes: list[
     Console(soft_wrap=True).print(split_table(measured, title=title, notes=notes))
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave out what says nothing of the user's run: advertisements, and Lightning's warnings of itself."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage() and "TPU" not in record.getMessage()

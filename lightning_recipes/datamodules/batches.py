@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from math import ceil
@@ -9,8 +10,10 @@ from math import ceil
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from typing_extensions import Self
 
 from ..preprocessing import Preprocessing
+from ..utils.loaders import independent
 from .samples import Samples
 from .transforms import Augmentation, batch_transform, sample_transform
 
@@ -51,6 +54,7 @@ class BatchPlan(Sampler[Step]):
         self.shuffle, self.seed, self.weights = shuffle, seed, weights
         self.world_size, self.rank = world_size, rank
         self.epoch = 0
+        self.start = 0  # the first batch that the next iteration makes
         stride = batch_size * world_size
         rest = size % stride
         whole = size // stride
@@ -73,7 +77,7 @@ class BatchPlan(Sampler[Step]):
         else:
             order = torch.arange(self.size)
         stride = self.batch_size * self.world_size
-        for number in range(self.batches):
+        for number in range(self.start, self.batches):
             last = number == self.batches - 1 and not self.shuffle
             chosen = order[number * stride :] if last else order[number * stride : (number + 1) * stride]
             if self.shuffle and len(chosen) % self.world_size:  # fewer samples than one global batch
@@ -93,7 +97,8 @@ def _mix(*numbers: int) -> int:
 class BatchLoader(ABC):
     """Batches of images and targets, in the order of a plan.
 
-    Lightning treats it as any iterable: it tells the plan the epoch, and leaves the sharding to it.
+    Lightning treats it as any iterable: it tells the plan the epoch, and leaves the sharding to it. Its state
+    is how far it got; Lightning puts it into checkpoints, and a resumed run goes on at the next batch.
 
     Args:
         sampler: Which samples make a batch.
@@ -107,6 +112,8 @@ class BatchLoader(ABC):
         self, sampler: BatchPlan, preprocessing: Preprocessing, augmentation: Augmentation | None
     ) -> None:
         self.sampler, self.preprocessing, self.augmentation = sampler, preprocessing, augmentation
+        self._given = 0  # batches of this epoch so far
+        self._resumed: dict[str, int] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -116,8 +123,32 @@ class BatchLoader(ABC):
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def __iter__(self) -> Iterator[Batch]:
+        resumed, self._resumed = self._resumed, None
+        same = resumed is not None and resumed["epoch"] == self.sampler.epoch
+        self._given = resumed["batch"] % len(self) if resumed is not None and same else 0
+        self.sampler.start = self._given
+        for batch in self.make():
+            self._given += 1
+            yield batch
+
     @abstractmethod
-    def __iter__(self) -> Iterator[Batch]: ...
+    def make(self) -> Iterator[Batch]:
+        """Yield what the plan says."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and how many of its batches were given."""
+        return {"epoch": self.sampler.epoch, "batch": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next iteration, if it is of that epoch, at the next batch."""
+        self._resumed = dict(state_dict)
+
+    def independent(self) -> Self:
+        """Return a loader of the same batches, whose iteration leaves this one's alone."""
+        twin = copy.copy(self)
+        twin.sampler = copy.copy(self.sampler)
+        return twin
 
 
 class MemoryLoader(BatchLoader):
@@ -142,7 +173,8 @@ class MemoryLoader(BatchLoader):
         super().__init__(sampler, preprocessing, augmentation)
         self.images, self.targets = images, targets
 
-    def __iter__(self) -> Iterator[Batch]:
+    def make(self) -> Iterator[Batch]:
+        """Slice, augment and normalise."""
         for indices, seed in self.sampler:
             images = self.images.index_select(0, indices)
             if self.augmentation is not None:
@@ -181,8 +213,16 @@ class DecodingLoader(BatchLoader):
             generator=Generator(),  # torch's own is left alone
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def make(self) -> Iterator[Batch]:
+        """Yield what the workers have read."""
         return iter(self._loader)
+
+    def independent(self) -> Self:
+        """Return a loader of the same batches, with workers of its own."""
+        twin = super().independent()
+        twin._loader = independent(self._loader)
+        twin._loader.__dict__["sampler"] = twin.sampler  # a DataLoader refuses assignment
+        return twin
 
 
 class _DecodedBatches(Dataset[Batch]):

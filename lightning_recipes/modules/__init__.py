@@ -1,5 +1,6 @@
 """LightningModules that wrap timm backbones."""
 
 from .classifier import ImageClassifier
+from .ensemble import EnsembleClassifier
 
-__all__ = ["ImageClassifier"]
+__all__ = ["EnsembleClassifier", "ImageClassifier"]

@@ -1,5 +1,6 @@
 """One case for each public callback: how it is built, what it refuses, and whether it only watches."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,22 +19,82 @@ class Case:
         other: Other settings, under which a second instance lives beside the first.
         wrong: Settings that are refused, each with a part of the message.
         watches: It leaves training as it would be without it.
+        follows_training: It keeps metrics of training, of which a resumed epoch has only the rest.
+        of_process: Its state is of the process (random numbers), so that two differ from one.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     other: dict[str, Any] = field(default_factory=dict)
     wrong: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     watches: bool = True
+    follows_training: bool = False
+    of_process: bool = False
 
 
 CASES = {
+    "EMA": Case(
+        options={"decay": 0.9, "start_step": 2},
+        other={"decay": 0.5, "every_n_steps": 2},
+        wrong=[
+            ({"decay": 1.0}, "`decay` must lie in [0, 1), got 1.0. 0.999 looks back"),
+            ({"decay": -0.1}, "in [0, 1), got -0.1"),
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+            ({"start_step": -1}, "`start_step` must be at least 0, got -1"),
+            ({"start_epoch": -1}, "`start_epoch` must be at least 0, got -1"),
+            ({"device": "cup"}, "`device` must be a device of torch's, such as `cpu`, got 'cup'"),
+        ],
+        watches=False,
+    ),
+    "EarlyStoppingWithRestore": Case(
+        options={"patience": 2, "verbose": False},
+        other={"patience": 3, "mode": "max", "monitor": "train/loss"},
+        wrong=[
+            ({"patience": 0}, "`patience` must be at least 1, got 0. To never stop, leave the callback out"),
+            ({"mode": "least"}, "`mode` must be `min` or `max`, got 'least'"),
+            ({"unit": "days"}, "`unit` must be checks, epochs or steps, got 'days'"),
+            ({"min_delta": -1.0}, "`min_delta` must be at least 0, got -1.0"),
+            ({"warmup": -1}, "`warmup` must be at least 0, got -1"),
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+        ],
+        watches=False,
+    ),
+    "ExactResume": Case(of_process=True),
     "LearningCurves": Case(
         other={"name": "second"},
+        follows_training=True,
         wrong=[
             ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
             ({"name": ""}, "file's name without folders, got ''"),
             ({"mode": "least"}, "`min` or `max`, got 'least'"),
         ],
+    ),
+    "SnapshotEnsemble": Case(
+        options={"cycles": 2, "lr_max": 1.0},
+        other={"cycles": 3, "name": "second", "drop_weak": False},
+        wrong=[
+            ({"cycles": 0}, "`cycles` must be at least 1, got 0"),
+            ({"lr_max": 0.0}, "`lr_max` must be above 0, got 0.0"),
+            ({"lr_min": -0.1}, "`lr_min` must be at least 0 and below `lr_max`, got -0.1"),
+            ({"lr_max": 0.1, "lr_min": 0.1}, "`lr_min` must be at least 0 and below `lr_max`, got 0.1"),
+            ({"cycle": "square"}, "`cycle` must be cosine or triangle, got 'square'"),
+            ({"start": 1.0}, "`start` must be a fraction of the run in [0, 1), got 1.0"),
+            ({"name": "a/b"}, "`name` must be a folder's name, got 'a/b'. Give a path by `dirpath`"),
+        ],
+        watches=False,
+    ),
+    "SWA": Case(
+        options={"start": 0.5},
+        other={"start": 1, "every": 3},
+        wrong=[
+            ({"start": -0.5}, "`start` must be a fraction of the run in [0, 1) or a whole number, got -0.5"),
+            ({"start": 1.5}, "or a whole number, got 1.5"),
+            ({"every": 0}, "`every` must be `epoch` or a number of steps from 1 on, got 0"),
+            ({"every": "step"}, "`every` must be `epoch` or a number of steps from 1 on, got 'step'"),
+            ({"lr": 0.0}, "`lr` must be above 0, got 0.0. To leave the rate alone, set `anneal` to none"),
+            ({"anneal": "sine"}, "`anneal` must be cosine, linear or none, got 'sine'"),
+            ({"refresh_batches": -1}, "`refresh_batches` must be at least 0, got -1"),
+        ],
+        watches=False,
     ),
 }
 
@@ -44,6 +105,10 @@ def class_of(name: str) -> Callable[..., Callback]:
 
 def make(name: str, **options: Any) -> Callback:
     return class_of(name)(**{**CASES[name].options, **options})
+
+
+def settings(name: str) -> list[str]:
+    return list(inspect.signature(class_of(name)).parameters)
 
 
 def make_other(name: str) -> Callback:

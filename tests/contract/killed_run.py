@@ -1,4 +1,4 @@
-"""A fit in a process of its own: NAME FOLDER KILL_AT CKPT. At optimizer step KILL_AT it kills itself (-9)."""
+"""A fit in a process of its own: NAME LOADER FOLDER KILL_AT CKPT. At step KILL_AT it kills itself (-9)."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
 
+from lightning_recipes import ExactResume
 from tests.contract.cases import make
-from tests.contract.toys import Toy, fit, toy
+from tests.contract.toys import Toy, fit, loader, noisy_loader, toy
 
 
 class Killer(Callback):
@@ -23,19 +23,25 @@ class Killer(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    name, folder, kill_at, path = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    torch.set_num_threads(1)
-    callbacks = [
-        make(name),
-        Killer(kill_at),
-        ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_last=True),
-    ]
-    fit(
-        toy(Toy, nn.BatchNorm1d(4)),
-        callbacks,
+def run(name, kind, folder, kill_at, path):
+    """Fit, with dropout, and checkpoints at each epoch's end ("ours") or within epochs ("noisy")."""
+    exact = [] if name == "ExactResume" else [ExactResume()]
+    when = {} if kind == "ours" else {"every_n_train_steps": 3}
+    keep = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, save_last=True, **when)
+    loaders = (loader(train=True), loader(16, train=False, seed=1)) if kind == "ours" else noisy_loader()
+    trainer = fit(
+        toy(Toy),
+        [make(name), *exact, Killer(kill_at), keep],
         epochs=4,
         path=path or None,
+        loaders=loaders,
         enable_checkpointing=True,
         default_root_dir=folder,
     )
+    trainer.save_checkpoint(Path(folder) / "final.ckpt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    name, kind, folder, kill_at, path = sys.argv[1:]
+    run(name, kind, Path(folder), int(kill_at), path)

@@ -1,8 +1,12 @@
 """Small modules in which every fault of a callback is an exact number, and a loader that can be resumed."""
 
+import random
+
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
 from lightning_recipes.datamodules.batches import BatchPlan, MemoryLoader
@@ -29,9 +33,12 @@ class Toy(LightningModule):
         self.loss = {name: MeanMetric() for name in ("train", "val")}
         self.train_loss, self.val_loss = self.loss["train"], self.loss["val"]
 
+    def forward(self, images):
+        return self.net(images)
+
     def _step(self, batch, stage):
         images, targets = batch
-        loss = nn.functional.cross_entropy(self.net(images), targets)
+        loss = nn.functional.cross_entropy(self(images), targets)
         self.loss[stage].update(loss.detach(), len(images))
         self.log(f"{stage}/loss", self.loss[stage], on_step=False, on_epoch=True)
         return loss
@@ -136,9 +143,30 @@ def loader(size=32, *, train, batch_size=8, seed=0, world=1, rank=0):
     return MemoryLoader(images, targets, plan, Preprocessing(1, 4, 1.0, (0.5,), (0.3,)))
 
 
-def fit(module, callbacks=(), *, epochs=3, path=None, data_seed=0, **options):
+class Noisy(Dataset):
+    """Images with noise that is drawn anew whenever one is read, from torch, NumPy and Python."""
+
+    def __init__(self, size):
+        self.images = torch.randn(size, 1, 4, 4, generator=torch.Generator().manual_seed(size))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return self.images[index] + noise.float(), index % 4
+
+
+def noisy_loader(workers=0):
+    """Return loaders whose order and noise come from the process's own random numbers."""
+    train = DataLoader(Noisy(32), batch_size=8, shuffle=True, num_workers=workers)
+    return train, DataLoader(Noisy(16), batch_size=8)
+
+
+def fit(module, callbacks=(), *, epochs=3, path=None, data_seed=0, loaders=None, **options):
     trainer = Trainer(**{**QUIET, "max_epochs": epochs, "callbacks": list(callbacks), **options})
-    train, val = loader(train=True, seed=data_seed), loader(16, train=False, seed=data_seed + 1)
+    ours = loader(train=True, seed=data_seed), loader(16, train=False, seed=data_seed + 1)
+    train, val = loaders or ours
     seed_everything(4, verbose=False)
     trainer.fit(module, train, val, ckpt_path=path)
     return trainer
@@ -151,10 +179,25 @@ def toy(kind=Toy, *arguments):
 
 def same(first, second):
     """Whether two states are equal to the bit, NaN included."""
+    return _alike(first, second, lambda a, b: torch.equal(a.nan_to_num(7e7), b.nan_to_num(7e7)))
+
+
+def close(first, second):
+    """Whether two states are equal but for the order of sums."""
+    return _alike(first, second, lambda a, b: torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True))
+
+
+def _alike(first, second, equal):
     if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and torch.equal(first.nan_to_num(7e7), second.nan_to_num(7e7))
+        return isinstance(second, torch.Tensor) and first.shape == second.shape and equal(first, second)
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+        return first.keys() == second.keys() and all(_alike(first[k], second[k], equal) for k in first)
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second or (first != first and second != second)
+        return len(first) == len(second) and all(
+            _alike(a, b, equal) for a, b in zip(first, second, strict=True)
+        )
+    if isinstance(first, float) and isinstance(second, float):
+        return _alike(
+            torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64), equal
+        )
+    return first == second
