@@ -31,12 +31,13 @@ def validate_quietly(trainer: Trainer) -> dict[str, Tensor]:
     loop = _EvaluationLoop(
         trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
     )
+    own = validation_loaders(trainer)
     kept = epoch_loop.val_loop, trainer.callbacks, trainer.loggers  # type: ignore[attr-defined]
     progress = connector._first_loop_iter, connector._current_fx
     known = dict(trainer.callback_metrics)
     try:
         epoch_loop.val_loop, trainer.callbacks, trainer.loggers = loop, [], []  # type: ignore[attr-defined]
-        with undisturbed(validation_loaders(trainer)) as loaders:
+        with undisturbed(own) as loaders:
             loop._data_source = _DataLoaderSource(loaders, "val_dataloader")
             loop.run()
             measured = dict(trainer.callback_metrics)
