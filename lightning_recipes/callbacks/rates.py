@@ -30,8 +30,8 @@ def set_rates(trainer: Trainer, rates: Rates) -> None:
 def in_proportion(initial: Rates, largest: float) -> Rates:
     """Return the rates whose largest is `largest`, in the ratios of `initial`.
 
-    >>> in_proportion([[0.1, 0.01]], 1.0)
-    [[1.0, 0.1]]
+    >>> in_proportion([[0.5, 0.25]], 1.0)
+    [[1.0, 0.5]]
     """
     top = max((rate for rates in initial for rate in rates), default=0.0)
     return [[largest * rate / top if top else largest for rate in rates] for rates in initial]
