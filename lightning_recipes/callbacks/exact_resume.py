@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..utils.loaders import generators_of
 from ..utils.rng import generator_states, set_generator_states
+from .progress import batches_seen, end_epoch_properly, make_up_for_validation
 
+_SAVED = "accumulated_gradients"  # our part of a full checkpoint
 States = dict[str, Any]  # of the process's generators, and those of the loaders
 
 
@@ -26,7 +28,8 @@ class ExactResume(Callback):
     A run that was cut off within an epoch goes on at the next batch: loaders that keep a state themselves
     (those of our datamodules, torchdata's `StatefulDataLoader`) are asked for it; any other loader over a
     map-style data set begins its epoch again from the random numbers it had, workers' seeds among them, and
-    what was seen is skipped. What cannot be made exact is named in a warning.
+    what was seen is skipped. Gradients that are being accumulated are kept, and a validation that was due is
+    made up for. What cannot be made exact is named in a warning.
 
     >>> ExactResume().state_key
     'ExactResume'
@@ -45,6 +48,8 @@ class ExactResume(Callback):
         self._interrupted = False
         self._first = True
         self._cut = False  # whether the run was cut off between an epoch's last batch and its end
+        self._gradients: dict[str, Tensor] | None = None  # accumulated when it was cut off
+        self._in_backward = False  # whether they are those of a whole number of batches
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew for a fit: the loaders are made from the random numbers of this moment."""
@@ -68,7 +73,8 @@ class ExactResume(Callback):
         self._resumed = ranks[trainer.global_rank % len(ranks)]
         self._start = self._resumed["start"]
         self._restore(self._start)
-        self._cut = _end_epoch_properly(checkpoint["loops"]["fit_loop"])
+        self._cut = end_epoch_properly(checkpoint["loops"]["fit_loop"])
+        self._gradients = checkpoint.get(_SAVED)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on where the checkpoint was taken."""
@@ -87,26 +93,50 @@ class ExactResume(Callback):
         if loaded is not None:
             self._first = False
             epoch_loop = trainer.fit_loop.epoch_loop
-            if self._cut and not epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
+            due = epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            if self._cut and not due:
                 epoch_loop.val_loop._has_run = True  # nothing is left of the epoch but its end
-            seen = _batches_seen(trainer)
+                epoch_loop._batches_that_stepped += 1
+            due = due and not self._cut and make_up_for_validation(trainer)
+            seen = batches_seen(trainer)
             if seen or self._cut:
                 inexact.append("the metrics of this epoch's training, which count only what follows")
+            if seen and not self._accumulate(trainer, pl_module, seen):
+                inexact.append("the gradients accumulated so far")
             stateful = all(hasattr(loader, "load_state_dict") for loader in loaders)
-            self._go_on(trainer, loaded, seen, stateful=stateful)
+            self._go_on(trainer, loaded, seen, stateful=stateful, validates=due)
         if inexact:
             rank_zero_warn(f"Resuming is exact but for {'; '.join(dict.fromkeys(inexact))}.")
 
-    def _go_on(self, trainer: Trainer, loaded: States, seen: int, *, stateful: bool) -> None:
+    def _accumulate(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> bool:
+        """Take up the gradients of batches whose step is still to come; return whether none is missing."""
+        gradients, self._gradients = self._gradients, None
+        if gradients is None:
+            return not pl_module.automatic_optimization or seen % trainer.accumulate_grad_batches == 0
+        for name, parameter in pl_module.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter)
+        return True
+
+    def _go_on(self, trainer: Trainer, loaded: States, seen: int, *, stateful: bool, validates: bool) -> None:
         """Give the Trainer an iterator at the right batch, and the generators their states."""
         now, fetcher = loaded["now"], trainer.fit_loop._data_fetcher
         assert fetcher is not None
-        if not seen:
+        if not trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()["processed"]:
+            # Nothing was trained: the iteration that Lightning has begun is the right one.
+            self._restore(now)
+            self._first = True
+            return
+        begun = self._states()
+        if not seen or validates:
             self._restore(now)
         self._epoch = loaded["epoch"] if seen else self._states()
+        if self._cut:  # only the end of its epoch is left
+            return
         if fetcher.length is not None:
-            begun = self._states()
-            fetcher.iterator = self._rest(fetcher.combined_loader, begun, now, seen, stateful=stateful)
+            fetcher.iterator = self._rest(
+                fetcher.combined_loader, begun, None if validates else now, seen, stateful=stateful
+            )
             return
         if self._epoch is not None and not (seen and stateful):
             self._restore(self._epoch)
@@ -120,15 +150,17 @@ class ExactResume(Callback):
         self,
         batches: Any,  # noqa: ANN401 - Lightning's own
         begun: States,
-        now: States,
+        now: States | None,
         seen: int,
         *,
         stateful: bool,
     ) -> Iterator[Any]:
         """Yield the rest of the epoch. Its iterator is made when the first batch is asked for.
 
-        That is after the hooks of the epoch's start, as in an epoch of a run that was not cut off.
+        That is after the hooks of the epoch's start, as in an epoch of a run that was not cut off, and after
+        a validation that was due: then `now` is None, and the generators go on from it.
         """
+        now = now or self._states()
         if not seen:
             self._epoch = self._states()
             batches = iter(batches)
@@ -151,6 +183,7 @@ class ExactResume(Callback):
         """Keep the states from which the epoch's iterator is made; the first one's was made before."""
         if not self._first:
             self._epoch = self._states()
+            trainer.fit_loop.epoch_loop.restarting = False  # which stays where nothing was left of its epoch
         self._first = False
         self._between = self._states()
 
@@ -164,6 +197,11 @@ class ExactResume(Callback):
     ) -> None:
         """Keep the states, for a batch that may be cut off."""
         self._between = self._states()
+        self._in_backward = False
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Note that the gradients are no longer those of a whole number of batches."""
+        self._in_backward = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the states, for a batch that may be cut off."""
@@ -201,37 +239,16 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the states of the other ranks."""
+        """Add the states of the other ranks, and gradients that wait for their step."""
+        if trainer.world_size == 1 and not (trainer.interrupted and self._in_backward):
+            waiting = trainer.fit_loop.epoch_loop._should_accumulate()
+            if waiting or not pl_module.automatic_optimization:
+                named = pl_module.named_parameters()
+                checkpoint[_SAVED] = {n: p.grad.clone() for n, p in named if p.grad is not None}
         if trainer.world_size > 1 and not trainer.interrupted:
             ranks: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(ranks, self.state_dict())
             checkpoint["callbacks"][self.state_key] = {"ranks": ranks}
-
-
-def _end_epoch_properly(loop: dict[str, Any]) -> bool:
-    """Have Lightning end the epoch of a checkpoint that was taken at its last batch; return whether it was.
-
-    By itself it goes on with the next epoch, without the validation and the hooks that were to come.
-
-    Args:
-        loop: The state of the fit loop, which is changed.
-    """
-    training, validating = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
-    done = training["current"]["processed"]
-    cut = bool(training["is_last_batch"]) and training["current"]["completed"] == done - 1
-    if cut:
-        for counts in (training["current"], training["total"]):
-            counts["completed"] += 1
-        for counts in (validating["current"], validating["total"]):  # as if cut off in its first batch
-            counts.update(ready=1, started=1, processed=0, completed=0)
-    return cut
-
-
-def _batches_seen(trainer: Trainer) -> int:
-    """Return how many batches of an epoch that was cut off were done; 0 between two epochs."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    done = int(progress.current.state_dict()["processed"])
-    return 0 if progress.is_last_batch or done >= trainer.num_training_batches else done
 
 
 def _inexact(loader: Any) -> Iterator[str]:  # noqa: ANN401 - any iterable of batches
