@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..averaging import WeightAverage
 from ..utils.errors import UserError
@@ -109,8 +110,9 @@ class AveragedWeights(KeptAverage, ABC):
             self._handles.append(optimizer.register_step_post_hook(self._count))
         begin_serving(trainer)
 
-    def _count(self, *_: Any) -> None:  # noqa: ANN401 - an optimizer and the arguments of its step
-        self._stepped += 1
+    def _count(self, optimizer: Optimizer, *_: Any) -> None:  # noqa: ANN401 - the arguments of its step
+        skipped = getattr(optimizer, "found_inf", None)  # a fused optimizer leaves out a step itself
+        self._stepped += 0 if skipped is not None and bool(skipped) else 1
 
     def on_train_batch_end(
         self,

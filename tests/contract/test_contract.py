@@ -16,6 +16,7 @@ import timm
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_recipes import callbacks
@@ -62,12 +63,20 @@ def test_every_public_callback_has_a_case():
 
 # 1. Automatic and manual optimization, several optimizers, accumulation, skipped steps, autocast
 
+
+def overflowing():
+    """Return fp16 autocast whose first gradients overflow, so that the scaler leaves steps out."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, backoff_factor=2.0**-6)
+    return MixedPrecision("16-mixed", "cpu", scaler)
+
+
 KINDS = {
     "automatic": (Toy, {}),
     "two optimizers by hand": (Manual, {}),
     "accumulation": (Toy, {"accumulate_grad_batches": 2}),
     "skipped steps": (Skipping, {}),
     "bf16 autocast": (Toy, {"precision": "bf16-mixed"}),
+    "fp16 autocast, with steps skipped": (Toy, {"plugins": overflowing}),
     "validation within the epoch": (Toy, {"val_check_interval": 2}),
     "validation every second epoch": (Toy, {"check_val_every_n_epoch": 2}),
     "clipping": (Toy, {"gradient_clip_val": 0.1}),
@@ -79,10 +88,15 @@ KINDS = {
 def test_works_with(name, kind):
     module, options = KINDS[kind]
     alone, watched = toy(module), toy(module)
-    fit(alone, **options)
-    trainer = fit(watched, [make(name)], **options)
+
+    def made():
+        return {name: value() if callable(value) else value for name, value in options.items()}
+
+    fit(alone, **made())
+    trainer = fit(watched, [make(name)], **made())
     assert trainer.state.finished
     assert float(watched.steps.detach()) > 0
+    assert "skipped" not in kind or float(alone.steps.detach()) < 12
     if CASES[name].watches:
         assert same(watched.state_dict(), alone.state_dict())
 
