@@ -1,4 +1,4 @@
-"""`EMA` and `SWA` in a Trainer: when they begin and update, how they are saved, and how they live together."""
+"""`EMA` and `SWA` in a Trainer: when they begin and update, how they are saved, how they live together."""
 
 import pytest
 import torch
