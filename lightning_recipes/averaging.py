@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import getitem
 from typing import Any
 
 import torch
@@ -48,9 +49,10 @@ class WeightAverage:
     """The average of a module's weights, as flat lists of tensors beside it.
 
     Floating-point parameters and buffers are averaged, in float32 where they have 16 bits (in which a step of
-    1e-4 of the distance would be lost); all other buffers are copied, and buffers that no checkpoint holds
-    are left alone. Of a sharded parameter (DTensor) the local shard is averaged. The module's tensors are
-    looked up at each use, so that the average follows a module whose tensors are replaced or moved.
+    1e-4 of the distance would be lost). All other buffers are the module's own when the average is used, and
+    buffers that no checkpoint holds are left alone. Of a sharded parameter (DTensor) the local shard is
+    averaged. The module's tensors are looked up at each use, so that the average follows a module whose
+    tensors are replaced or moved.
 
     While `holds_average` is set, the module holds the average, and this object the module's own weights.
     Exchanging the two takes no memory.
@@ -73,49 +75,66 @@ class WeightAverage:
     def __init__(self, module: nn.Module, *, device: torch.device | str | None = None) -> None:
         self.module = module
         self.holds_average = False
-        self._slots: list[tuple[dict[str, Any], str]] = []  # where each tensor hangs; tied ones once
+        self._owners: list[dict[str, Any]] = []  # in which each tensor hangs; tied ones once
+        self._keys: list[str] = []  # and under which name
         self._numbers: dict[str, int] = {}  # every name, the tied ones too, to its slot
         known: dict[int, int] = {}
         for name, owner, key in places(module):
             if id(owner[key]) not in known:
-                known[id(owner[key])] = len(self._slots)
-                self._slots.append((owner, key))
+                known[id(owner[key])] = len(self._keys)
+                self._owners.append(owner)
+                self._keys.append(key)
             self._numbers[name] = known[id(owner[key])]
+        self._sharded = any(isinstance(self._slot(number), DTensor) for number in range(len(self._keys)))
         self._kept = [_copy(tensor, device) for tensor in self._live()]
         self._own: dict[int, Tensor] = {}  # the module's own, where `_kept` cannot take them
+        self._counts: list[int] = []  # slots that are not averaged
         self._groups = self._group()
         self._versions: list[int] = []
 
     def _live(self) -> list[Tensor]:
         """Return the module's tensors: of sharded ones the local part."""
-        return [local_part(owner[key]) for owner, key in self._slots]
+        live = list(map(getitem, self._owners, self._keys))
+        return [local_part(tensor) for tensor in live] if self._sharded else live
 
     def _group(self) -> list[list[int]]:
         """Return the slots that one foreach call can serve."""
         groups: dict[object, list[int]] = {}
         for number, (kept, live) in enumerate(zip(self._kept, self._live(), strict=True)):
-            groups.setdefault((kept.device, kept.dtype, live.device, live.dtype), []).append(number)
+            if kept.is_floating_point() or kept.is_complex():
+                groups.setdefault((kept.device, kept.dtype, live.device, live.dtype), []).append(number)
+            else:
+                self._counts.append(number)
         return list(groups.values())
+
+    def _copy_counts(self, live: list[Tensor]) -> None:
+        """Copy what is not averaged. At each use is enough, and an update is spared many small copies."""
+        if self._counts and not self.holds_average:
+            torch._foreach_copy_([self._kept[i] for i in self._counts], [live[i] for i in self._counts])
 
     @torch.no_grad()
     def update(self, weight: float) -> None:
-        """Move the average towards the module's weights by `weight`, in [0, 1], of the distance."""
+        """Move the average towards the module's weights by `weight`, in [0, 1], of the distance.
+
+        Ctrl-C may come between two dtypes: whoever counts on all or nothing calls it `uninterrupted`.
+        """
         live = self._live()
-        with uninterrupted():
-            for group in self._groups:
-                kept, new = [self._kept[i] for i in group], [live[i] for i in group]
-                if weight == 1 or not (kept[0].is_floating_point() or kept[0].is_complex()):
-                    torch._foreach_copy_(kept, new)
-                    continue
-                if kept[0].dtype != new[0].dtype or kept[0].device != new[0].device:
-                    new = [tensor.to(kept[0]) for tensor in new]
-                torch._foreach_lerp_(kept, new, weight)
+        for group in self._groups:
+            kept, new = [self._kept[i] for i in group], [live[i] for i in group]
+            if weight == 1:
+                torch._foreach_copy_(kept, new)
+                continue
+            if kept[0].dtype != new[0].dtype or kept[0].device != new[0].device:
+                new = [tensor.to(kept[0]) for tensor in new]
+            torch._foreach_lerp_(kept, new, weight)
 
     @torch.no_grad()
     def exchange(self) -> None:
         """Put the average into the module and keep the module's own weights, or the reverse."""
+        tensors = self._live()
         with uninterrupted():
-            for number, (kept, live) in enumerate(zip(self._kept, self._live(), strict=True)):
+            self._copy_counts(tensors)
+            for number, (kept, live) in enumerate(zip(self._kept, tensors, strict=True)):
                 if number in self._own:
                     live.copy_(self._own.pop(number))
                 elif kept.dtype != live.dtype:
@@ -140,8 +159,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Take a copy of an average that the module holds, so that the module may be changed."""
+        """Make an average that is complete independent of the module, which may then be changed."""
         if not self.holds_average:
+            self._copy_counts(self._live())
+            self._counts = []
             return
         for number, average in enumerate(self._average()):
             if number not in self._own:
@@ -154,15 +175,13 @@ class WeightAverage:
 
     def _parameter_versions(self) -> list[int]:
         """Return torch's counts of in-place changes; moving a parameter to a device is none."""
-        return [
-            local_part(owner[key])._version
-            for owner, key in self._slots
-            if isinstance(owner[key], nn.Parameter)
-        ]
+        slots = map(self._slot, range(len(self._keys)))
+        return [local_part(tensor)._version for tensor in slots if isinstance(tensor, nn.Parameter)]
 
     def _average(self) -> list[Tensor]:
         live = self._live()
         if not self.holds_average or len(self._own) == len(self._kept):
+            self._copy_counts(live)
             return self._kept
         if self._versions != self._parameter_versions():
             raise UserError(
@@ -219,8 +238,7 @@ class WeightAverage:
         return {n: average[n] for n, i in self._numbers.items() if self._kept[i].dtype != live[i].dtype}
 
     def _slot(self, number: int) -> Tensor:
-        owner, key = self._slots[number]
-        tensor: Tensor = owner[key]
+        tensor: Tensor = self._owners[number][self._keys[number]]
         return tensor
 
     def _whole(self, tensors: list[Tensor]) -> dict[str, Tensor]:

@@ -143,9 +143,8 @@ def test_it_follows_a_module_whose_tensors_are_replaced():
 def test_a_state_dict_is_the_averages_and_nothing_is_shared_with_the_module():
     module = Mixed()
     average = WeightAverage(module)
-    kept = clones(average.average())
     changed(module, 1)
-    own = clones(module.state_dict())
+    own, kept = clones(module.state_dict()), clones(average.average())
     state = average.state_dict(lambda: {"prefix": 3, **module.state_dict()})
     assert state.pop("prefix") == 3
     assert identical(clones(state), kept)
@@ -161,6 +160,16 @@ def test_a_view_in_a_state_dict_is_the_averages_too():
     changed(module, 1)
     state = average.state_dict(lambda: {"half": module.weight.detach()[:2]})
     assert torch.equal(state["half"], kept["weight"][:2])
+
+
+def test_a_settled_average_no_longer_follows_the_modules_counts():
+    module = Mixed()
+    average = WeightAverage(module)
+    module.norm.num_batches_tracked.fill_(3)
+    assert int(average.average()["norm.num_batches_tracked"]) == 3
+    average.settle()
+    module.norm.num_batches_tracked.fill_(4)
+    assert int(average.average()["norm.num_batches_tracked"]) == 3
 
 
 def test_a_settled_average_survives_changes_of_the_module():
@@ -202,6 +211,7 @@ def test_what_was_saved_is_loaded():
     average = WeightAverage(module)
     changed(module, 1)
     average.update(0.5)
+    changed(other, 1)  # counts are the module's own
     again = WeightAverage(other)
     again.load(average.average())
     assert identical(clones(again.average()), clones(average.average()))

@@ -143,6 +143,8 @@ def end_averages(trainer: Trainer) -> None:
         callback._unhook()
         if callback._average is not None:
             callback.prepare(trainer, trainer.lightning_module)
+            if callback is not first:
+                callback._average.settle()
     if first is not None and not first._existing().holds_average:
         first._existing().exchange()
 

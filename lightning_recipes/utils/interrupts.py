@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+class uninterrupted:
     """Hold a Ctrl-C (SIGINT) back until the block has ended, then hand it to whoever handled it before.
 
     For short blocks that would leave weights half exchanged. Outside the main thread, where Python delivers
@@ -25,14 +22,20 @@ def uninterrupted() -> Iterator[None]:
     whole
     then interrupted
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if held and callable(before):
-            before(*held[0])
+
+    def __enter__(self) -> None:
+        self.held: tuple[int, FrameType | None] | None = None
+        self.holds = threading.get_ident() == threading.main_thread().ident
+        if self.holds:
+            self.before = signal.signal(signal.SIGINT, self._hold)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        self.held = number, frame
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.holds:
+            signal.signal(signal.SIGINT, signal.SIG_DFL if self.before is None else self.before)
+            if self.held and callable(self.before):
+                self.before(*self.held)

@@ -1,0 +1,118 @@
+"""Milliseconds an update of an exponential average: ours, four others, and the bare `_foreach_lerp_`.
+
+RESULT
+
+Each side averages the parameters and buffers of one model, in turn with the others, so that every ratio
+compares neighbours in time; who comes first rotates. All updates are warm. The sides: `EMA.update`, which the
+callback calls at the end of a batch; Lightning's `EMAWeightAveraging`, by the call that it makes; timm's
+`ModelEmaV3`; ema-pytorch's `EMA`, updating at each call; torch's `AveragedModel` with a `multi_avg_fn` and
+buffers; and `torch._foreach_lerp_` over lists of the same floating-point tensors, made once.
+
+    python benchmarks/averaging_step.py [--device cuda] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import ema_pytorch
+import timm
+import torch
+from _common import machine, row, write
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_recipes import EMA
+
+MODELS = ("resnet18", "resnet50", "efficientnet_b0", "convnext_tiny", "vit_small_patch16_224")
+DECAY = 0.999
+ROUNDS = 40
+PACKAGES = ("torch", "lightning", "timm", "ema-pytorch", "lightning-recipes")
+OURS, LERP, LIGHTNING = "EMA", "torch._foreach_lerp_", "Lightning EMAWeightAveraging"
+
+
+class Wrapped(LightningModule):
+    """Any network, as Lightning has it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+def sides(net: nn.Module) -> dict[str, Callable[[], object]]:
+    """Return an update of each side."""
+    module = Wrapped(net)
+    ours = EMA(DECAY, warmup=False)
+    ours._decay = DECAY  # as at the start of a fit
+    lightning = EMAWeightAveraging(decay=DECAY)
+    device = next(net.parameters()).device
+    lightning.setup(trainer=None, pl_module=module, stage="fit")  # makes its copy
+    assert lightning._average_model is not None
+    theirs = lightning._average_model.to(device)
+    by_timm = ModelEmaV3(net, decay=DECAY)
+    by_ema_pytorch = ema_pytorch.EMA(net, beta=DECAY, update_every=1, update_after_step=0)
+    by_torch = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+    new = [t.detach() for t in [*net.parameters(), *net.buffers()] if t.is_floating_point()]
+    kept = [tensor.clone() for tensor in new]
+    return {
+        LERP: lambda: torch._foreach_lerp_(kept, new, 1 - DECAY),
+        OURS: lambda: ours.update(module),
+        LIGHTNING: lambda: theirs.update_parameters(module),
+        "timm ModelEmaV3": lambda: by_timm.update(net),
+        "ema-pytorch EMA": by_ema_pytorch.update,
+        "torch AveragedModel, multi_avg_fn": lambda: by_torch.update_parameters(net),
+    }
+
+
+def measure(name: str, device: torch.device) -> dict[str, list[float]]:
+    """Return the milliseconds of each side's updates."""
+    updates = sides(timm.create_model(name).to(device))
+    taken: dict[str, list[float]] = {side: [] for side in updates}
+    for number in range(-5, ROUNDS):
+        order = list(updates)
+        for side in order[number % len(order) :] + order[: number % len(order)]:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            updates[side]()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number >= 0:
+                taken[side].append(1e3 * (time.perf_counter() - start))
+    return taken
+
+
+def main() -> None:
+    """Measure, and write the CSV."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    device = torch.device(given.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
+    where += f", {given.threads} threads" if given.threads > 1 else ", one thread"
+    times, ratios = [], []
+    for name in MODELS:
+        taken = measure(name, device)
+        case = f"{name}, update"
+        times += [row(case, side, values, "ms", PACKAGES, where) for side, values in taken.items()]
+        ours = taken[OURS]
+        to_lerp = [a / b for a, b in zip(ours, taken[LERP], strict=True)]
+        ratios.append(row(case, f"{OURS} / {LERP}", to_lerp, "ratio", PACKAGES, where))
+        for side in taken:
+            if side not in (OURS, LERP):
+                to_ours = [a / b for a, b in zip(taken[side], ours, strict=True)]
+                ratios.append(row(case, f"{side} / {OURS}", to_ours, "ratio", PACKAGES, where))
+        print(name, f"{statistics.median(to_lerp):.2f}", flush=True)
+    write("averaging_step", [*times, *ratios])
+
+
+if __name__ == "__main__":
+    main()
