@@ -26,9 +26,8 @@ at 2500 images.
 
 Few seeds: means of accuracy that differ by less than the ranges in the CSV say little. AMD EPYC, 2 cores,
 one thread; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/snapshot_budget.csv, whose
-values are means (not medians), with ranges; differences are paired by seed. The rows of the last weights
-are of a second run of the same seeds, in which the best checkpoints scored the same to all digits of the
-CSV.
+values are means (not medians), with ranges; differences are paired by seed. Both commands were run twice,
+with the same figures to all digits of the CSV.
 
 All: test_resnet (0.37 million parameters) at 32 x 32, light augmentation, batches of 64, 1000 images for
 validation; SGD with Nesterov momentum 0.9 and weight decay 5e-4, rate 0.1 at first and at each restart
