@@ -10,11 +10,11 @@ Result (medians of 40 rounds, one thread):
     ema-pytorch / EMA          1.33       1.32          2.47             1.23          1.29
     torch / EMA                1.37       1.36          2.64             1.21          1.28
 
-The bare lerp moves 40 GB a second, as much as a plain copy, so on vit_small nothing can be five times as fast
-as Lightning: the lerp itself is 3.0 times as fast. Lightning makes three temporary tensors a parameter, and
-what it takes depends on where the allocator finds them: after a real training step it took 3.6 times as long
-as ours on vit_small and 3.6 on convnext_tiny (12 rounds each, not part of this script). AMD EPYC, 2 cores;
-python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3; results/averaging_step.csv. Not
+The bare lerp takes no longer than a plain copy of the same tensors, so on vit_small nothing can be five times
+as fast as Lightning: the lerp itself is 3.0 times as fast. Lightning makes three temporary tensors a
+parameter, and what it takes depends on where the allocator finds them: after a real training step it took 3.6
+times as long as ours on vit_small and 3.6 on convnext_tiny (12 rounds each, not part of this script). AMD
+EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3; results/averaging_step.csv. Not
 measured on a GPU.
 
 Each side averages the parameters and buffers of one model, in turn with the others, so that every ratio

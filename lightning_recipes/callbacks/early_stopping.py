@@ -44,7 +44,7 @@ class EarlyStoppingWithRestore(EarlyStopping):
     Args:
         monitor: Name of the metric.
         mode: Whether the best is the `min` or the `max`.
-        patience: How long to wait for something better.
+        patience: How long to wait for something better; None never stops for that, and restores the best.
         unit: Of `patience` and `warmup`: `checks` (values of the metric), `epochs` or optimizer `steps`.
         min_delta: Improvements up to this count as none.
         relative: Take `min_delta` as a fraction of the best value.
@@ -76,7 +76,7 @@ class EarlyStoppingWithRestore(EarlyStopping):
         monitor: str = "val/loss",
         *,
         mode: Literal["min", "max"] = "min",
-        patience: int = 5,
+        patience: int | None = 5,
         unit: Unit = "checks",
         min_delta: float = 0.0,
         relative: bool = False,
@@ -90,10 +90,8 @@ class EarlyStoppingWithRestore(EarlyStopping):
     ) -> None:
         if mode not in ("min", "max"):
             raise UserError(f"`mode` must be `min` or `max`, got {mode!r}.")
-        if patience < 1:
-            raise UserError(
-                f"`patience` must be at least 1, got {patience}. To never stop, leave the callback out."
-            )
+        if patience is not None and patience < 1:
+            raise UserError(f"`patience` must be at least 1, got {patience}. To never stop, set it to null.")
         if unit not in ("checks", "epochs", "steps"):
             raise UserError(f"`unit` must be checks, epochs or steps, got {unit!r}.")
         for name, value in (("min_delta", min_delta), ("warmup", warmup)):
@@ -103,13 +101,14 @@ class EarlyStoppingWithRestore(EarlyStopping):
             raise UserError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
         super().__init__(
             monitor,
-            patience=patience,
+            patience=1 if patience is None else patience,
             mode=mode,
             min_delta=min_delta,
             check_finite=check_finite,
             verbose=verbose,
         )
         self.min_delta = min_delta  # Lightning's has a sign
+        self.patience = patience  # type: ignore[assignment]
         self.unit, self.relative, self.warmup, self.every_n_steps = unit, relative, warmup, every_n_steps
         self.target, self.divergence, self.restore = target, divergence, restore
         self._reset()
@@ -236,12 +235,13 @@ class EarlyStoppingWithRestore(EarlyStopping):
             return "target"
         if self.divergence is not None and is_better(self.divergence, value, mode=self.mode):
             return "divergence"
-        return "patience" if now[self.unit] - self._since[self.unit] >= self.patience else None
+        waited = now[self.unit] - self._since[self.unit]
+        return "patience" if self.patience is not None and waited >= self.patience else None
 
     def _look_for(self, trainer: Trainer) -> None:
         """Warn after the first epoch without the metric, and raise when it has had every chance."""
         chances = self._epochs // (trainer.check_val_every_n_epoch or 1)
-        if chances > max(self.patience if self.unit != "steps" else 1, 3):
+        if chances > max(0 if self.unit == "steps" else self.patience or 0, 3):
             raise self._missing(trainer)
         if chances == 1:
             rank_zero_warn(str(self._missing(trainer)))

@@ -82,7 +82,8 @@ class EMA(AveragedWeights):
     def beginning(self) -> str:
         """When there will be an average."""
         return (
-            f"it begins {self.every_n_steps} steps after step {self.start_step} and epoch {self.start_epoch}"
+            f"it begins at step {self.start_step + self.every_n_steps}"
+            f"{f', not before epoch {self.start_epoch}' if self.start_epoch else ''}"
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

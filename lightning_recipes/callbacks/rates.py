@@ -27,11 +27,16 @@ def set_rates(trainer: Trainer, rates: Rates) -> None:
             group["lr"] = value
 
 
-def in_proportion(initial: Rates, largest: float) -> Rates:
-    """Return the rates whose largest is `largest`, in the ratios of `initial`.
+def largest(rates: Rates) -> float:
+    """Return the largest of all rates; 0 where there is none."""
+    return max((rate for group in rates for rate in group), default=0.0)
+
+
+def in_proportion(initial: Rates, highest: float) -> Rates:
+    """Return the rates whose largest is `highest`, in the ratios of `initial`.
 
     >>> in_proportion([[0.5, 0.25]], 1.0)
     [[1.0, 0.5]]
     """
-    top = max((rate for rates in initial for rate in rates), default=0.0)
-    return [[largest * rate / top if top else largest for rate in rates] for rates in initial]
+    top = largest(initial)
+    return [[highest * rate / top if top else highest for rate in rates] for rates in initial]

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..schedules import cosine, cycle_lengths, triangle
 from ..utils.errors import UserError
-from .rates import Rates, in_proportion, initial_rates, set_rates
+from .rates import Rates, in_proportion, initial_rates, largest, set_rates
 from .snapshots import Member, Snapshots
+from .swa import SWA
 
 Cycle = Literal["cosine", "triangle"]
 
@@ -141,6 +142,11 @@ class SnapshotEnsemble(Callback):
                 f"({name}). Set `replace_schedule=True`, or return no scheduler from "
                 "`configure_optimizers`."
             )
+        if any(isinstance(other, SWA) and other.anneal != "none" for other in trainer.callbacks):  # type: ignore[attr-defined]
+            raise UserError(
+                "SnapshotEnsemble and SWA would both set the learning rate. Set `anneal: none` for SWA, or "
+                "leave one of them out."
+            )
         total = trainer.estimated_stepping_batches
         if isinf(total):
             raise UserError("Cycles need a run with an end. Set `max_epochs` or `max_steps`.")
@@ -153,10 +159,10 @@ class SnapshotEnsemble(Callback):
             )
         self._total, self._lengths = int(total), [before, *cycle_lengths(int(total) - before, self.cycles)]
         self._initial = initial_rates(trainer)
-        largest = max(rate for rates in self._initial for rate in rates)
-        if self.lr_min >= (self.lr_max or largest):
+        if self.lr_min >= self._highest():
             raise UserError(
-                f"`lr_min` must be below the rate that a cycle begins with, {largest:g}, got {self.lr_min}."
+                f"`lr_min` must be below the rate that a cycle begins with, {self._highest():g}, got "
+                f"{self.lr_min}."
             )
         directory = Path(self.dirpath or Path(log_dir or trainer.default_root_dir) / self.name)
         self._snapshots = Snapshots(directory, self.predict, drop_weak=self.drop_weak)
@@ -172,8 +178,6 @@ class SnapshotEnsemble(Callback):
 
     def rate(self, step: int) -> float | None:
         """Return the rate of a step, from 0, of the group with the largest; None before the cycles."""
-        largest = max(rate for rates in self._initial for rate in rates)
-        highest = largest if self.lr_max is None else self.lr_max
         begun, *ends = accumulate(self._lengths)
         if step < begun:
             return None
@@ -183,7 +187,10 @@ class SnapshotEnsemble(Callback):
         length = self._lengths[number + 1]
         within = step - (ends[number] - length)  # from 0
         factor = cosine(within / length) if self.cycle == "cosine" else triangle((within + 1) / length)
-        return self.lr_min + (highest - self.lr_min) * factor
+        return self.lr_min + (self._highest() - self.lr_min) * factor
+
+    def _highest(self) -> float:
+        return largest(self._initial) if self.lr_max is None else self.lr_max
 
     def _set_rate(self, trainer: Trainer) -> None:
         rate = self.rate(self._steps) if self._total else None

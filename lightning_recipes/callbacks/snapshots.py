@@ -147,8 +147,8 @@ class Snapshots:
         write_atomically(pool_checkpoints([read_checkpoint(member.path) for member in kept], names), path)
         left_out = [str(member.cycle) for member in self.members if not member.kept]
         rank_zero_info(
-            f"{path}: an ensemble of {len(kept)} members"
-            + (f"; left out as weak: the one of cycle {', '.join(left_out)}." if left_out else ".")
+            f"{path}: an ensemble of {len(kept)} of {len(self.members)} members"
+            + (f"; left out as weak: of cycle {', '.join(left_out)}." if left_out else ".")
         )
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -17,7 +17,7 @@ from ..schedules import cosine, linear
 from ..utils.errors import UserError
 from ..utils.loaders import undisturbed
 from .averaged_weights import AveragedWeights
-from .rates import Rates, current_rates, in_proportion, initial_rates, set_rates
+from .rates import Rates, current_rates, in_proportion, initial_rates, largest, set_rates
 
 Anneal = Literal["cosine", "linear", "none"]
 _ANNEALS = {"cosine": cosine, "linear": linear}
@@ -148,12 +148,15 @@ class SWA(AveragedWeights):
         """Set the learning rate, once averaging has begun."""
         if self.anneal == "none" or not self._averaging(trainer, self.steps):
             return
+        target = in_proportion(self._initial, largest(self._initial) / 2 if self.lr is None else self.lr)
         if self._begun < 0:
             self._begun, self._from = self.steps, current_rates(trainer)
+            rank_zero_info(
+                f"SWA averages from step {self.steps} on: the learning rate goes from "
+                f"{largest(self._from):.3g} to {largest(target):.3g}."
+            )
         whole = max(_ANNEALING * (self._total - self._begun), 1) if not isinf(self._total) else 1
         rest = _ANNEALS[self.anneal](min((self.steps - self._begun) / whole, 1.0))
-        largest = max((rate for rates in self._initial for rate in rates), default=0.0)
-        target = in_proportion(self._initial, largest / 2 if self.lr is None else self.lr)
         rates = [
             [end + (first - end) * rest for first, end in zip(*pair, strict=True)]
             for pair in zip(self._from, target, strict=True)

@@ -173,6 +173,12 @@ def test_not_finite_values_are_passed_over_on_request():
     assert (epochs, callback.best_score) == (4, 0.5)
 
 
+def test_without_patience_the_best_is_restored_and_nothing_stops():
+    callback = stopping("ours", patience=None)
+    module, epochs = run(BEST_SECOND, callback)
+    assert (epochs, float(module.w), callback.stop_reason) == (6, 2 * STEPS, None)
+
+
 def test_the_last_weights_stay_where_nothing_is_to_be_restored():
     module, _ = run(BEST_SECOND, stopping("ours", restore=False))
     assert float(module.w) == 5 * STEPS

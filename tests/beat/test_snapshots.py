@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_recipes import EnsembleClassifier, ExactResume, ImageClassifier, SnapshotEnsemble
+from lightning_recipes import SWA, EnsembleClassifier, ExactResume, ImageClassifier, SnapshotEnsemble
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.scores import nll
 from lightning_recipes.utils.errors import UserError
@@ -133,6 +133,12 @@ def test_a_schedule_of_the_modules_own_is_not_overruled_silently(tmp_path):
         run(SnapshotEnsemble(2), module=Line(schedule=True), folder=tmp_path)
     module = run(SnapshotEnsemble(2, replace_schedule=True), module=Line(schedule=True), folder=tmp_path)
     assert [first for first, _ in module.rates] == pytest.approx(formula(24, 2, 0.1), rel=1e-12)
+
+
+def test_two_callbacks_cannot_both_set_the_rate(tmp_path):
+    with pytest.raises(UserError, match="SnapshotEnsemble and SWA would both set the learning rate"):
+        run(SnapshotEnsemble(2), SWA(), folder=tmp_path)
+    run(SnapshotEnsemble(2), SWA(anneal="none"), folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ CASES = {
         options={"patience": 2, "verbose": False},
         other={"patience": 3, "mode": "max", "monitor": "train/loss"},
         wrong=[
-            ({"patience": 0}, "`patience` must be at least 1, got 0. To never stop, leave the callback out"),
+            ({"patience": 0}, "`patience` must be at least 1, got 0. To never stop, set it to null"),
             ({"mode": "least"}, "`mode` must be `min` or `max`, got 'least'"),
             ({"unit": "days"}, "`unit` must be checks, epochs or steps, got 'days'"),
             ({"min_delta": -1.0}, "`min_delta` must be at least 0, got -1.0"),
