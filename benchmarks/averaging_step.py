@@ -1,24 +1,27 @@
 """Milliseconds an update of an exponential average: ours, four others, and the bare `_foreach_lerp_`.
 
-Result (medians of 40 rounds, one thread):
+Result (medians, one thread; n = 40 one after another, and 12 each after a training step):
 
-                              resnet18   resnet50   efficientnet_b0   convnext_tiny   vit_small
-    EMA                        4.0 ms     8.3 ms        2.2 ms           9.0 ms        7.0 ms
-    / torch._foreach_lerp_     1.07       1.06          1.15             1.04          1.05
-    Lightning / EMA           10.1        8.4           6.1             11.7           2.9
-    timm / EMA                 1.28       1.30          2.46             1.23          1.32
-    ema-pytorch / EMA          1.33       1.32          2.47             1.23          1.29
-    torch / EMA                1.37       1.36          2.64             1.21          1.28
+                                    resnet18   resnet50   efficientnet_b0   convnext_tiny   vit_small
+    EMA                              4.0 ms     8.8 ms        2.6 ms          11.1 ms        7.1 ms
+    / torch._foreach_lerp_           1.08       1.06          1.16             1.05          1.02
+    Lightning / EMA                 13.0        9.6           5.8              4.1           3.3
+    timm / EMA                       1.24       1.29          2.40             1.21          1.31
+    ema-pytorch / EMA                1.28       1.30          2.44             1.23          1.29
+    torch / EMA                      1.34       1.38          2.65             1.23          1.28
+    after a training step: EMA       4.3 ms     9.5 ms        2.6 ms          10.1 ms        7.4 ms
+    / torch._foreach_lerp_           1.04       1.03          1.18             1.13          1.02
+    Lightning / EMA                 12.8        4.9           6.2              4.1           3.5
 
-The bare lerp takes no longer than a plain copy of the same tensors, so on vit_small nothing can be five times
-as fast as Lightning: the lerp itself is 3.0 times as fast. Lightning makes three temporary tensors a
-parameter, and what it takes depends on where the allocator finds them: after a real training step it took 3.6
-times as long as ours on vit_small and 3.6 on convnext_tiny (12 rounds each, not part of this script). AMD
-EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3; results/averaging_step.csv. Not
-measured on a GPU.
+Lightning makes three temporary tensors for each parameter, and its time depends on where the allocator finds
+them: the same case has been measured at 4 and at 12 times ours (convnext_tiny, with and without training steps
+earlier in the process). On convnext_tiny and vit_small the bare lerp itself is only 4.4 and 3.4 times as fast
+as Lightning. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3;
+results/averaging_step.csv. Not measured on a GPU.
 
 Each side averages the parameters and buffers of one model, in turn with the others, so that every ratio
-compares neighbours in time; who comes first rotates. All updates are warm. The sides: `EMA.update`, which the
+compares neighbours in time; who comes first rotates. Once one update follows another, and once each follows a
+training step on two images. All updates are warm. The sides: `EMA.update`, which the
 callback calls at the end of a batch; Lightning's `EMAWeightAveraging`, by the call that it makes; timm's
 `ModelEmaV3`; ema-pytorch's `EMA`, updating at each call; torch's `AveragedModel` with a `multi_avg_fn` and
 buffers; and `torch._foreach_lerp_` over lists of the same floating-point tensors, made once.
@@ -32,6 +35,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 
 import ema_pytorch
 import timm
@@ -47,7 +51,7 @@ from lightning_recipes import EMA
 
 MODELS = ("resnet18", "resnet50", "efficientnet_b0", "convnext_tiny", "vit_small_patch16_224")
 DECAY = 0.999
-ROUNDS = 40
+ROUNDS, TRAINED_ROUNDS = 40, 12
 PACKAGES = ("torch", "lightning", "timm", "ema-pytorch", "lightning-recipes")
 OURS, LERP, LIGHTNING = "EMA", "torch._foreach_lerp_", "Lightning EMAWeightAveraging"
 
@@ -85,13 +89,19 @@ def sides(net: nn.Module) -> dict[str, Callable[[], object]]:
     }
 
 
-def measure(name: str, device: torch.device) -> dict[str, list[float]]:
-    """Return the milliseconds of each side's updates."""
-    updates = sides(timm.create_model(name).to(device))
+def measure(name: str, device: torch.device, *, training: bool) -> dict[str, list[float]]:
+    """Return the milliseconds of each side's updates, one after another or each after a training step."""
+    net = timm.create_model(name).to(device)
+    updates, optimizer = sides(net), torch.optim.SGD(net.parameters(), 1e-6)
+    image = torch.randn(2, *net.default_cfg["input_size"], device=device)
     taken: dict[str, list[float]] = {side: [] for side in updates}
-    for number in range(-5, ROUNDS):
+    for number in range(-3, TRAINED_ROUNDS if training else ROUNDS):
         order = list(updates)
         for side in order[number % len(order) :] + order[: number % len(order)]:
+            if training:
+                optimizer.zero_grad()
+                net(image).square().mean().backward()
+                optimizer.step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -114,9 +124,9 @@ def main() -> None:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
     where += f", {given.threads} threads" if given.threads > 1 else ", one thread"
     times, ratios = [], []
-    for name in MODELS:
-        taken = measure(name, device)
-        case = f"{name}, update"
+    for name, training in product(MODELS, (False, True)):
+        taken = measure(name, device, training=training)
+        case = f"{name}, update{' after a training step' if training else ''}"
         times += [row(case, side, values, "ms", PACKAGES, where) for side, values in taken.items()]
         ours = taken[OURS]
         to_lerp = [a / b for a, b in zip(ours, taken[LERP], strict=True)]
@@ -125,7 +135,7 @@ def main() -> None:
             if side not in (OURS, LERP):
                 to_ours = [a / b for a, b in zip(taken[side], ours, strict=True)]
                 ratios.append(row(case, f"{side} / {OURS}", to_ours, "ratio", PACKAGES, where))
-        print(name, f"{statistics.median(to_lerp):.2f}", flush=True)
+        print(case, f"{statistics.median(to_lerp):.2f}", flush=True)
     write("averaging_step", [*times, *ratios])
 
 
