@@ -14,9 +14,9 @@ Result (medians, one thread; n = 40 one after another, and 12 each after a train
     Lightning / EMA                 12.8        4.9           6.2              4.1           3.5
 
 Lightning makes three temporary tensors for each parameter, and its time depends on where the allocator finds
-them: the same case has been measured at 4 and at 12 times ours (convnext_tiny, with and without training steps
-earlier in the process). On convnext_tiny and vit_small the bare lerp itself is only 4.4 and 3.4 times as fast
-as Lightning. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3;
+them: convnext_tiny has been measured at 12 times ours in a process without training steps before, and at 4
+times here. On convnext_tiny and vit_small the bare lerp itself is only 4.4 and 3.4 times as fast as
+Lightning. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31, ema-pytorch 0.8.3;
 results/averaging_step.csv. Not measured on a GPU.
 
 Each side averages the parameters and buffers of one model, in turn with the others, so that every ratio

@@ -3,7 +3,7 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from lightning_recipes.schedules import SHAPES, Schedule
+from lightning_recipes.schedules import SHAPES, Schedule, cycle_lengths, triangle
 from lightning_recipes.utils.errors import UserError
 
 
@@ -83,3 +83,17 @@ def test_state_is_plain_data(tmp_path):
 def test_wrong_arguments(arguments, says):
     with pytest.raises(UserError, match=says):
         Schedule(optimizer(), **arguments)
+
+
+@pytest.mark.parametrize(("steps", "cycles"), [(1, 1), (10, 3), (12, 4), (7, 7), (1001, 20)])
+def test_cycles_fill_the_run_and_differ_by_a_step(steps, cycles):
+    lengths = cycle_lengths(steps, cycles)
+    assert sum(lengths) == steps
+    assert len(lengths) == cycles
+    assert lengths[0] == -(-steps // cycles)
+    assert max(lengths) - min(lengths) <= 1
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_triangle_is_even():
+    assert [triangle(t / 8) for t in range(9)] == [1, 0.75, 0.5, 0.25, 0, 0.25, 0.5, 0.75, 1]

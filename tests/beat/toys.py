@@ -6,15 +6,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_sanity_val_steps": 0,
-}
+from tests.contract import toys as contract
+
+QUIET = {**contract.QUIET, "num_sanity_val_steps": 0}
 STEPS = 4  # batches an epoch
 
 both = pytest.mark.parametrize(

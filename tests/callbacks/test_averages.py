@@ -1,5 +1,10 @@
 """`EMA` and `SWA` in a Trainer: when they begin and update, how they are saved, how they live together."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -12,6 +17,8 @@ from lightning_recipes import EMA, SWA, EarlyStoppingWithRestore, ExactResume, I
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.utils.errors import UserError
 from tests.beat.toys import QUIET, STEPS, Counter, fit, trainer
+
+ROOT = Path(__file__).parents[2]
 
 
 def mean(values):
@@ -354,6 +361,20 @@ def test_the_refresh_draws_nothing_and_leaves_the_raw_statistics_alone():
     assert after == after_swa
     for name, tensor in swa.raw_weights().items():
         assert torch.equal(tensor, alone.state_dict()[name])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_statistics(tmp_path):
+    """Each measures its half of the data; both end with the mean. See `statistics_run`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.callbacks.statistics_run", str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first == second
+    assert float(first["mean"]) == pytest.approx((2.0 + 6.0) / 2 * float(first["w"]))
+    assert float(first["var"]) == pytest.approx((2.0 + 18.0) / 2 * float(first["w"]) ** 2)
+    assert float(first["w"]) == mean([12, 16])
 
 
 def test_at_most_so_many_batches_are_read():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from lightning_recipes.utils.errors import UserError
 
+from ..contract.toys import same
 from .conftest import CONFIGS, TINY
 
 WRITTEN = {
@@ -81,6 +82,27 @@ def test_an_overlay_appends_callbacks(run):
     assert status == 0, err
     written = {path.name for path in Path("runs/digits-test_resnet-1").iterdir()}
     assert {"learning_curves.csv", "second.csv"} <= written
+
+
+def test_all_callbacks_in_one_run_and_on_resume(run):
+    """The checkpoint of the first epoch goes on to the end of the whole run, bit for bit."""
+    overlay = ("--config", CONFIGS / "all_callbacks.yaml", "--checkpoint.save_top_k", "-1")
+    keep = ("--checkpoint.filename", "{epoch}")
+    status, _, err = run("fit", *TINY, *overlay, *keep, "--run_dir", "whole")
+    assert status == 0, err
+    resumed = ("--run_dir", "resumed", "--ckpt_path", "whole/epoch=0.ckpt")
+    assert run("fit", *TINY, *overlay, *keep, *resumed)[0] == 0
+    one, two = (
+        torch.load(Path(folder) / "snapshots" / "ensemble.ckpt", weights_only=True)
+        for folder in ("whole", "resumed")
+    )
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert all(torch.equal(tensor, two["state_dict"][name]) for name, tensor in one["state_dict"].items())
+    one, two = (torch.load(f"{folder}/last.ckpt", weights_only=True) for folder in ("whole", "resumed"))
+    for part in ("state_dict", "weight_averages", "best_weights"):
+        assert same(one[part], two[part]), part
+    status, out, _ = run("test", "--ckpt_path", "whole/snapshots/ensemble.ckpt")
+    assert (status, "accuracy" in out) == (0, True)
 
 
 def test_without_the_test(run):

@@ -179,3 +179,30 @@ def test_both_paths_augment_alike(name):
     z = (fast.mean(0) - ordinary.mean(0)).abs() / (spread.sqrt() + 5e-3)  # 5e-3: a grey level of resampling
     assert float(z.max()) < 3
     assert float((fast.std(0) - ordinary.std(0)).abs().mean()) < 0.008
+
+
+@pytest.mark.parametrize("seen", [0, 1, 3, 4])
+def test_a_loader_goes_on_after_the_batches_that_were_given(seen):
+    def loader():
+        images = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 1, 16, 16).contiguous()
+        plan = BatchPlan(16, 4, shuffle=True, seed=2)
+        plan.set_epoch(3)
+        return MemoryLoader(images, torch.arange(16), plan, PREPROCESSING, preset("light", horizontal_flip=True))
+
+    first, second = loader(), loader()
+    whole = list(first)
+    iterator = iter(second)
+    for _ in range(seen):
+        next(iterator)
+    resumed = loader()
+    resumed.load_state_dict(second.state_dict())
+    rest = list(resumed)
+    torch.testing.assert_close(rest, whole[seen % 4 :], rtol=0, atol=0)  # after the last, the epoch again
+    assert len(list(resumed)) == 4
+
+
+def test_a_state_of_another_epoch_is_none_of_this_one():
+    plan = BatchPlan(8, 4, shuffle=True)
+    resumed = MemoryLoader(torch.zeros(8, 1, 16, 16, dtype=torch.uint8), torch.arange(8), plan, PREPROCESSING)
+    resumed.load_state_dict({"epoch": 4, "batch": 1})
+    assert len(list(resumed)) == 2
