@@ -174,7 +174,7 @@ class RecipesCLI(LightningCLI):
         )
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
-            extra.append(self.config_init["checkpoint"])
+            extra += [self.config_init["checkpoint"], *self._last_checkpoint()]
         extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, self.config)]
         if config["plugins"] is None and config["strategy"] in ("auto", "ddp"):  # others write for themselves
             config["plugins"] = [BackgroundCheckpointIO()]
@@ -239,6 +239,23 @@ class RecipesCLI(LightningCLI):
         if isinstance(self.datamodule, datamodules.ImageDataModule):
             return "test" in self.datamodule.splits
         return is_overridden("test_dataloader", self.datamodule) and is_overridden("test_step", self.model)
+
+    def _last_checkpoint(self) -> list[ModelCheckpoint]:
+        """Return what writes last.ckpt whenever one is due; Lightning does so only when it is the best."""
+        best, given = self.config_init["checkpoint"], self.config.checkpoint
+        if best.save_last is not True:
+            return []
+        best.save_last = False
+        when = ("every_n_train_steps", "train_time_interval", "every_n_epochs", "save_on_train_epoch_end")
+        return [
+            ModelCheckpoint(
+                best.dirpath,
+                filename=best.CHECKPOINT_NAME_LAST,
+                enable_version_counter=False,
+                save_weights_only=given.save_weights_only,
+                **{name: given[name] for name in when},
+            )
+        ]
 
     def _name(self) -> str:
         """Return what the run is about: the data and the backbone."""

@@ -59,6 +59,12 @@ def test_the_saved_config_repeats_the_run(run):
     assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_last_checkpoint_is_of_the_last_epoch_also_when_it_is_not_the_best(run, mode):
+    assert run("fit", *TINY, "--checkpoint.mode", mode)[0] == 0
+    assert torch.load("runs/digits-test_resnet-1/last.ckpt", weights_only=True)["epoch"] == 1
+
+
 def test_resumed_equals_uninterrupted(run):
     run(
         "fit",

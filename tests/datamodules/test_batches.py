@@ -187,7 +187,9 @@ def test_a_loader_goes_on_after_the_batches_that_were_given(seen):
         images = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 1, 16, 16).contiguous()
         plan = BatchPlan(16, 4, shuffle=True, seed=2)
         plan.set_epoch(3)
-        return MemoryLoader(images, torch.arange(16), plan, PREPROCESSING, preset("light", horizontal_flip=True))
+        return MemoryLoader(
+            images, torch.arange(16), plan, PREPROCESSING, preset("light", horizontal_flip=True)
+        )
 
     first, second = loader(), loader()
     whole = list(first)
