@@ -196,6 +196,23 @@ def agree_on_preprocessing(
     return None if first is None else dict(first[1])
 
 
+def short_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return what to call the members of these files: folder and name, and more folders where two are alike.
+
+    >>> short_names(["runs/a/best.ckpt", "runs/b/best.ckpt"])
+    ['a/best', 'b/best']
+    >>> short_names(["a/checkpoints/1.ckpt", "b/checkpoints/1.ckpt"])
+    ['a/checkpoints/1', 'b/checkpoints/1']
+    """
+    parts = [(*Path(path).parent.parts, Path(path).stem) for path in paths]
+    names: list[str] = []
+    for depth in range(2, max(map(len, parts), default=0) + 3):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a checkpoint as plain data, on the CPU.
 

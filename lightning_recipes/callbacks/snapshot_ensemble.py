@@ -119,9 +119,10 @@ class SnapshotEnsemble(Callback):
             outputs = pl_module(inputs)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or targets.shape != outputs.shape[:1]:
             raise TypeError("predictions must be (B, K) and targets (B,).")
+        tolerance = 1e-3 if outputs.element_size() >= 4 else 1e-2
         outputs = outputs.float()
         sums = outputs.sum(1)
-        if outputs.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        if outputs.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=tolerance):
             outputs = outputs.softmax(1)
         return outputs, targets
 
@@ -172,6 +173,11 @@ class SnapshotEnsemble(Callback):
                 raise UserError(
                     f"The run was planned for {loaded['total']} optimizer steps and now has {self._total}: "
                     "its cycles would move. Resume with the same length."
+                )
+            if loaded["minima"] != self._minima():
+                raise UserError(
+                    f"The run was planned to take members after the steps {loaded['minima']}, and now after "
+                    f"{self._minima()}. Resume with the same `cycles`, `cycle` and `start`."
                 )
             self._steps, self._counted, self._initial = loaded["steps"], loaded["counted"], loaded["initial"]
             self._snapshots.load_state_dict(loaded["members"], trainer)
@@ -253,6 +259,7 @@ class SnapshotEnsemble(Callback):
             "steps": self._steps,
             "counted": self._counted,
             "total": self._total,
+            "minima": self._minima(),
             "initial": self._initial,
             "members": self._snapshots.state_dict(),
         }

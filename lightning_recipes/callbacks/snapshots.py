@@ -67,42 +67,54 @@ class Snapshots:
             str(self.directory / f"member-{cycle}.ckpt"), cycle, trainer.global_step, trainer.current_epoch
         )
         with served_weights(trainer):
-            validated = self._validate(trainer)
+            probabilities = self._validate(trainer, member)
         whole = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
         checkpoint = {key: whole[key] for key in _KEPT if key in whole}
         kind = type(pl_module)
         ours = {"class_path": f"{kind.__module__}.{kind.__qualname__}", **whole.get("lightning_recipes", {})}
         checkpoint["lightning_recipes"] = ours
-        if validated is not None:
-            probabilities, self._targets = validated
-            member.acc, member.nll = accuracy(*validated), nll(*validated)
+        if probabilities is not None:
             checkpoint["validation"] = {"probabilities": probabilities, "targets": self._targets}
         self.members.append(member)
-        self._probabilities.append(None if validated is None else validated[0])
+        self._probabilities.append(probabilities)
         if trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_atomically(checkpoint, member.path)
         trainer.strategy.barrier("snapshot")
         self._choose()
 
-    def _validate(self, trainer: Trainer) -> tuple[Tensor, Tensor] | None:
-        """Return probabilities and targets, or None, and say why, where the module gives none."""
+    def _validate(self, trainer: Trainer, member: Member) -> Tensor | None:
+        """Score a member, and return its probabilities; None, and say why, where there are none."""
         try:
-            return predict_validation(trainer, self.predict)
+            validated = predict_validation(trainer, self.predict)
+            if validated is None:
+                return None
+            if not bool(validated[0].isfinite().all()):
+                member.kept = False
+                rank_zero_warn(
+                    f"The member of cycle {member.cycle} is left out: what it predicts is not finite. Lower "
+                    "the learning rate, or clip the gradients."
+                )
+                return None
+            member.acc, member.nll = accuracy(*validated), nll(*validated)
+            probabilities, self._targets = validated
+            return probabilities
         except Exception as error:  # the training of hours must not end here
             rank_zero_warn(
-                f"The members of the ensemble are not validated, and all are kept: {type(error).__name__}: "
+                f"The member of cycle {member.cycle} is not validated, and is kept: {type(error).__name__}: "
                 f"{error} Override `SnapshotEnsemble.predict` to give probabilities and targets of a batch."
             )
             return None
 
     def _choose(self) -> None:
         """Choose the members of the ensemble anew, from all that there are."""
-        validated = [each for each in self._probabilities if each is not None]
-        if not self.drop_weak or self._targets is None or len(validated) < len(self.members):
+        pairs = zip(self.members, self._probabilities, strict=True)
+        scored = [(member, each) for member, each in pairs if each is not None]
+        unknown = any(member.kept and member.acc is None for member in self.members)
+        if not self.drop_weak or self._targets is None or unknown:
             return
-        kept = select_members(torch.stack(validated), self._targets)
-        for number, member in enumerate(self.members):
+        kept = select_members(torch.stack([each for _, each in scored]), self._targets)
+        for number, (member, _) in enumerate(scored):
             member.kept = number in kept
 
     def pooled(self) -> tuple[float, float] | None:
@@ -140,6 +152,8 @@ class Snapshots:
     def pool(self, trainer: Trainer) -> None:
         """Write the members that are kept into one file, `ensemble.ckpt`."""
         kept = [member for member in self.members if member.kept]
+        if self.members and not kept:
+            rank_zero_warn("No member of the ensemble is left: none was finite. Nothing was pooled.")
         if not kept or not trainer.is_global_zero:
             return
         path = self.directory / "ensemble.ckpt"

@@ -76,8 +76,9 @@ def predict_validation(
     with undisturbed(validation_loaders(trainer)) as loaders, evaluating(module), plugin.forward_context():
         if isinstance(loaders, dict):
             loaders = list(loaders.values())
-        for loader in loaders if isinstance(loaders, list) else [loaders]:
-            for batch in islice(loader or [], _limit(trainer)):
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        for loader, most in zip(loaders, trainer.num_val_batches, strict=False):
+            for batch in islice(loader or [], None if isinf(most) else int(most)):
                 moved = strategy.batch_to_device(plugin.convert_input(batch), dataloader_idx=0)
                 probabilities, targets = predict(module, moved)
                 parts.append((probabilities.float().cpu(), targets.long().cpu()))
@@ -88,9 +89,3 @@ def predict_validation(
     if not parts:
         return None
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-
-def _limit(trainer: Trainer) -> int | None:
-    """Return how many batches of each loader the Trainer validates."""
-    most = max(trainer.num_val_batches, default=0)
-    return None if isinf(most) else int(most)

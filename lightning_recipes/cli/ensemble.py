@@ -16,9 +16,8 @@ from rich.console import Console
 # So that the CLI knows their names
 from .. import datamodules
 from ..modules import EnsembleClassifier
-from ..modules.ensemble import Scored
 from ..reports.ensembles import ensemble_rows, ensemble_table
-from ..scores import select_members
+from ..scores import Scored, select_members
 from ..utils.errors import UserError
 from . import COMMANDS
 from .parser import RecipesParser, user_error
@@ -50,8 +49,12 @@ def _run(arguments: list[str]) -> None:
         _parser(with_data=True).parse_args(arguments)
     of_data, others = _split_arguments(arguments)
     given = _parser().parse_args(others)
-    outputs = [Path(given.output), Path(given.report)]
-    for path in outputs:
+    output, table = Path(given.output), Path(given.report)
+    if output == table:
+        raise UserError(f"`output` and `report` are the same file, {output}. Give two.")
+    for path in (output, table):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder. Give the name of a file.")
         if path.exists() and not given.overwrite:
             raise UserError(f"{path} exists. Give another, or `--overwrite true`.")
     model = EnsembleClassifier.from_checkpoints(given.checkpoints).to(find_device(given.device))
@@ -63,18 +66,19 @@ def _run(arguments: list[str]) -> None:
         kept = select_members(*validation)
         if dropped := [name for number, name in enumerate(model.names) if number not in kept]:
             notes.append(f"left out by the NLL on the val split: {', '.join(dropped)}")
-        validation = (validation[0][kept], validation[1])
+        validation = Scored(validation.probabilities[kept], validation.targets)
         model = model.subset(kept)
     split, scored = _measured_split(model, data, validation)
     report = model.report(scored, validation=validation, seed=given.seed_everything)
     assert report.temperature is not None  # there is a validation split
     model.temperature = report.temperature
-    for path in outputs:
-        with explain_write_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            model.save(path) if path == outputs[0] else _write_csv(path, ensemble_rows(report))
+    with explain_write_errors(output.parent):
+        model.save(output)
+    with explain_write_errors(table.parent):
+        table.parent.mkdir(parents=True, exist_ok=True)
+        _write_csv(table, ensemble_rows(report))
     title = f"Ensemble of {len(model.members)} on the {split}, {report.samples} images"
-    notes += [f"ensemble: {outputs[0]}", f"report: {outputs[1]}"]
+    notes += [f"ensemble: {output}", f"report: {table}"]
     Console(soft_wrap=True).print(ensemble_table(report, title=title, notes=notes))
 
 
@@ -139,6 +143,8 @@ def _data(given: Any, arguments: list[str], model: EnsembleClassifier) -> Lightn
     config: dict[str, Any] | None = None
     if given.config or (path.is_file() and not named):
         config = _data_config(path)
+    if config is None and given.config and not named:
+        raise UserError(f"{path} does not say what the data are. Give `--data CLASS` with its arguments.")
     if config is None and not named:
         raise UserError(
             f"There is no config.yaml beside {first} that says what the data are. Give `--config "

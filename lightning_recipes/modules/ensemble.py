@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from ..ensembles import pool_checkpoints, read_checkpoint, split_members
-from ..scores import EnsembleReport, fit_temperature, measure_ensemble
+from ..ensembles import pool_checkpoints, read_checkpoint, short_names, split_members
+from ..scores import EnsembleReport, Scored, fit_temperature, measure_ensemble
 from ..scores.bootstrap import RESAMPLES
 from ..scores.measures import TINY
 from ..utils.errors import UserError
@@ -21,9 +20,6 @@ from .members import build_member, load_member
 from .metrics import MeanLoss, classification_metrics
 from .pool import MemberPool
 from .stacking import StackedMembers
-
-Scored: TypeAlias = tuple[Tensor, Tensor]
-"""The members' probabilities (M, N, K) and the targets (N,), as `EnsembleClassifier.collect` gives them."""
 
 
 class EnsembleClassifier(MemberPool):
@@ -94,7 +90,7 @@ class EnsembleClassifier(MemberPool):
             UserError: A file that is no checkpoint or has no weights; members that differ in classes or
                 preprocessing; a member that cannot be rebuilt without `build`.
         """
-        names = [str(Path(Path(path).parent.name) / Path(path).stem) for path in paths]
+        names = short_names(paths)
         pool = pool_checkpoints([read_checkpoint(path) for path in paths], names)
         shared = pool["lightning_recipes"]
         members: list[nn.Module] = []
@@ -248,13 +244,18 @@ class EnsembleClassifier(MemberPool):
         if self.multi_label:
             raise UserError("The report is of one label an image, the members give several. Use `test`.")
         scored = [
-            (self.member_probabilities(images.to(self.device)).cpu(), targets.cpu())
+            (self.member_probabilities(images.to(self.device)).cpu(), targets.long().cpu())
             for images, targets in loader
         ]
         if not scored:
             raise UserError("The loader gave no batch. Check the split's fraction.")
         probabilities, targets = zip(*scored, strict=True)
-        return torch.cat(probabilities, 1), torch.cat(targets)
+        return Scored(torch.cat(probabilities, 1), torch.cat(targets))
+
+    def _scored(self, given: Iterable[Any] | Scored) -> Scored:
+        if isinstance(given, tuple) and len(given) == 2 and all(isinstance(each, Tensor) for each in given):
+            return Scored(*given)
+        return self.collect(given)
 
     def report(
         self,
@@ -279,10 +280,10 @@ class EnsembleClassifier(MemberPool):
         Raises:
             UserError: There are several labels an image, or a loader is empty.
         """
-        probabilities, targets = loader if isinstance(loader, tuple) else self.collect(loader)
+        probabilities, targets = self._scored(loader)
         temperature = None if self.temperature == 1 else self.temperature
         if validation is not None:
-            held_out, known = validation if isinstance(validation, tuple) else self.collect(validation)
+            held_out, known = self._scored(validation)
             temperature = fit_temperature(held_out.mean(0), known)
         return measure_ensemble(
             probabilities,

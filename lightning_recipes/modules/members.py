@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..ensembles import member_description
 from ..preprocessing import Preprocessing
 from ..utils.errors import UserError
+from .portable import ELSEWHERE, PortableModule
 
 _PLAIN = (type(None), bool, int, float, str)
-_ELSEWHERE = {"pretrained": False, "weights": None}  # a member's weights are in the file of the ensemble
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def describe_member(member: nn.Module, name: str) -> dict[str, Any]:
     kind = type(member)
     class_path = f"{kind.__module__}.{kind.__qualname__}"
     hparams = dict(member.hparams) if isinstance(member, LightningModule) else {}
-    hparams |= {key: value for key, value in _ELSEWHERE.items() if key in hparams}
+    if isinstance(member, PortableModule):
+        hparams |= ELSEWHERE
     try:
         known = import_class(class_path) is kind
     except (ImportError, AttributeError):
@@ -127,7 +128,7 @@ def build_member(
         member: nn.Module = kind(**_accepted(kind, description["hyper_parameters"]))
     except UserError:
         raise
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever its constructor raises
         if build is not None:
             return build()
         raise UserError(

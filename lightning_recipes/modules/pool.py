@@ -58,9 +58,9 @@ class MemberPool(LightningModule):
                 "the two out."
             )
         self.multi_label = True in kinds
-        shared = agree_on_classes(
-            (m.name, None if class_names else m.class_names, m.num_classes) for m in opened
-        )
+        asked = [("`class_names`", class_names, None)] if class_names else []
+        known = [(m.name, None if class_names else m.class_names, m.num_classes) for m in opened]
+        shared = agree_on_classes([*asked, *known])
         count = next((m.num_classes for m in opened if m.num_classes is not None), 0)
         self.class_names = class_names or shared or [str(number) for number in range(count)]
         stored = agree_on_preprocessing((m.name, m.preprocessing) for m in opened)
@@ -106,6 +106,7 @@ class MemberPool(LightningModule):
         stored = checkpoint["hyper_parameters"]
         self.temperature = stored["temperature"]
         self._take(checkpoint["lightning_recipes"], [member["name"] for member in stored["members"]])
+        self.class_names = stored.get("class_names") or self.class_names  # given to `load_from_checkpoint`
 
     def _header(self) -> dict[str, Any]:
         described = [describe_member(m, name) for m, name in zip(self.members, self.names, strict=True)]

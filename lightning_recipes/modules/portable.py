@@ -11,6 +11,9 @@ from ..preprocessing import Preprocessing
 from ..utils.errors import UserError
 from .backbones import pretrained_normalization
 
+ELSEWHERE = {"pretrained": False, "weights": None}
+"""Hyperparameters that say where weights came from: a file that holds them fetches none."""
+
 
 class PortableModule(LightningModule):
     """Keeps class names and preprocessing in the checkpoint, beside the weights; a base of `ImageClassifier`.
@@ -52,7 +55,7 @@ class PortableModule(LightningModule):
         }
         hparams = checkpoint.get("hyper_parameters")
         if hparams is not None:  # the weights are in the checkpoint: building the module must fetch none
-            checkpoint["hyper_parameters"] = {**hparams, "pretrained": False, "weights": None}
+            checkpoint["hyper_parameters"] = {**hparams, **ELSEWHERE}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what `on_save_checkpoint` added.

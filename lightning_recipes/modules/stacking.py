@@ -14,12 +14,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric, MetricCollection
 
+from .portable import ELSEWHERE, PortableModule
+
 _VALUES = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
-_ELSEWHERE = {"pretrained", "weights"}  # of the hyperparameters: they say where the weights came from
-_TRAINING = {"optimizer", "schedule"}  # of an `ImageClassifier`'s attributes
+_TRAINING = {"optimizer", "schedule"}  # of a `PortableModule`'s attributes
 _HEADROOM = 4  # a residual branch beside the largest layer, and what its functions keep for themselves
 
 
@@ -52,7 +54,7 @@ class StackedMembers:
         if not self.looped and not (self.entries and all(_is_current(entry) for entry in self.entries)):
             self._build()
         if self.looped:
-            return [member(images) for member in self.members]
+            return _loop(self.members, images)
         logits: dict[int, Tensor] = {}
         for group in self.groups:
             members = [self.members[index] for index in group.indices]
@@ -63,42 +65,51 @@ class StackedMembers:
         self.groups = [_Group(indices) for indices in group_members(self.members)]
         for group in self.groups:
             members = [self.members[index] for index in group.indices]
-            if len(members) > 1 and all(map(stackable, members)):
+            if len(members) > 1 and all(map(stackable, members)) and _are_disjoint(members):
                 sizes = [tensor.nbytes for tensor in _tensors(members[0]).values()]
                 weights = (sum(sizes) + max(sizes, default=0)) * len(members)
                 group.room = self.limit - weights
                 if group.room <= 0:
-                    self._give_up(f"their weights take {weights / 2**30:.2g} GiB")
+                    self._give_up_for_room(f"their weights take {weights / 2**30:.2g} GiB")
                     return
                 group.stack = stack(members)
         self.entries = [entry for member in self.members for entry in _entries(member)]
 
     def _run(self, group: _Group, members: list[nn.Module], images: Tensor) -> Sequence[Tensor]:
-        if group.stack is None or self.looped or not len(images):
-            return [member(images) for member in members]
+        if group.stack is None or self.looped or not len(images) or any(map(_is_hooked, members)):
+            return _loop(members, images)
         key = (images.shape[1:], images.dtype, torch.is_autocast_enabled(images.device.type))
-        if key not in group.image_bytes:
-            group.image_bytes[key] = activation_bytes(members[0], images[:1]) * len(members)
-        most = int(group.room // group.image_bytes[key])
-        if most < 1:
-            self._give_up(f"one image takes another {group.image_bytes[key] / 2**30:.2g} GiB")
-            return [member(images) for member in members]
-        apply = vmap(partial(_call, members[0]), in_dims=(0, None))
         try:
+            if key not in group.image_bytes:
+                group.image_bytes[key] = activation_bytes(members[0], images[:1]) * len(members)
+            most = int(group.room // group.image_bytes[key])
+            if most < 1:
+                self._give_up_for_room(f"one image takes another {group.image_bytes[key] / 2**30:.2g} GiB")
+                return _loop(members, images)
+            apply = vmap(partial(_call, members[0]), in_dims=(0, None))
             return torch.cat([apply(group.stack, chunk) for chunk in torch.split(images, most)], 1).unbind()
+        except torch.OutOfMemoryError as error:
+            failed: Exception = error
         except (RuntimeError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        logits = [member(images) for member in members]  # where these fail too, it is not for the stack
-        self._give_up(reason)
+            failed = error
+        logits = _loop(members, images)  # where these fail too, it is not for the stack
+        reason = f"{type(failed).__name__}: {str(failed).strip().splitlines()[0] if str(failed) else ''}"
+        if isinstance(failed, torch.OutOfMemoryError):
+            self._give_up_for_room(reason)
+        else:
+            self._give_up(f"{len(members)} cannot run as one ({reason}). To say so, set `stacked: false`.")
         return logits
+
+    def _give_up_for_room(self, reason: str) -> None:
+        self._give_up(
+            f"{len(self.members)} cannot be stacked within `memory_limit_gib: {self.limit / 2**30:g}` "
+            f"({reason}). Raise it, or set `stacked: false`."
+        )
 
     def _give_up(self, reason: str) -> None:
         self.looped = True
         self.groups, self.entries = [], []
-        rank_zero_warn(
-            f"The members run one after another: {len(self.members)} cannot be stacked within "
-            f"`memory_limit_gib: {self.limit / 2**30:g}` ({reason}). Raise it, or set `stacked: false`."
-        )
+        rank_zero_warn(f"The members run one after another: {reason}")
 
 
 class _Group:
@@ -161,13 +172,17 @@ def group_members(members: Sequence[nn.Module]) -> list[list[int]]:
     """
     groups: list[list[int]] = []
     for index, member in enumerate(members):
-        found = (group for group in groups if same_architecture(members[group[0]], member))
+        found = (group for group in groups if _match(members[group[0]], member))
         group = next(found, None)
         if group is None:
             groups.append([index])
         else:
             group.append(index)
     return groups
+
+
+def _match(one: nn.Module, two: nn.Module) -> bool:
+    return same_architecture(one, two) and _ties(one) == _ties(two)
 
 
 def same_architecture(one: nn.Module, two: nn.Module) -> bool:
@@ -189,11 +204,35 @@ def same_architecture(one: nn.Module, two: nn.Module) -> bool:
 def stackable(member: nn.Module) -> bool:
     """Return whether a member's weights can hang in a stack.
 
-    Not those of a module with forward hooks, which would see all members as the first; nor those that were
-    made in inference mode, which cannot become views.
+    Not those of a module with forward hooks, which would see all members as the first, or with BatchNorm that
+    takes its statistics from the batch, which is cut; nor those that were made in inference mode, which
+    cannot become views.
     """
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in member.modules())
-    return not hooked and not any(tensor.is_inference() for tensor in _tensors(member).values())
+    by_batch = any(isinstance(part, _BatchNorm) and part.running_mean is None for part in member.modules())
+    made_for_inference = any(tensor.is_inference() for tensor in _tensors(member).values())
+    return not (by_batch or made_for_inference or _is_hooked(member))
+
+
+def _is_hooked(member: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in member.modules())
+
+
+def _are_disjoint(members: Sequence[nn.Module]) -> bool:
+    """Return whether no tensor belongs to two members: it could not be a view of two places."""
+    owned = [{id(tensor) for tensor in _tensors(member).values()} for member in members]
+    return len(set().union(*owned)) == sum(map(len, owned))
+
+
+def _loop(members: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+    return [member(images) for member in members]
+
+
+def _ties(member: nn.Module) -> list[tuple[str, str]]:
+    """Return every name of a tensor, with the first name of the same one."""
+    first: dict[int, str] = {}
+    parameters = member.named_parameters(remove_duplicate=False)
+    buffers = member.named_buffers(remove_duplicate=False)
+    return [(name, first.setdefault(id(tensor), name)) for name, tensor in chain(parameters, buffers)]
 
 
 def _call(member: nn.Module, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -216,9 +255,10 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     common = set(vars(nn.Module()))
     found = dict(vars(module))
     if isinstance(module, LightningModule):
-        common |= set(vars(LightningModule())) | _TRAINING
+        ours = isinstance(module, PortableModule)
+        common |= set(vars(LightningModule())) | (_TRAINING if ours else set())
         common |= {name for name in found if name.startswith(("_hparams", "_log_hyperparams"))}
-        found["hparams"] = {k: v for k, v in module.hparams.items() if k not in _ELSEWHERE}
+        found["hparams"] = {k: v for k, v in module.hparams.items() if not ours or k not in ELSEWHERE}
     return {name: value for name, value in found.items() if name not in common - {"training"}}
 
 

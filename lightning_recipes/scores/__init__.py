@@ -2,7 +2,7 @@
 
 from .bootstrap import bootstrap_interval, resampled_means
 from .measures import accuracy, brier, disagreement, ece, ece_terms, nll, score_terms
-from .report import EnsembleReport, EnsembleRow, Estimate, measure_ensemble
+from .report import EnsembleReport, EnsembleRow, Estimate, Scored, measure_ensemble
 from .selection import select_members
 from .temperature import fit_temperature, temper
 
@@ -10,6 +10,7 @@ __all__ = [
     "EnsembleReport",
     "EnsembleRow",
     "Estimate",
+    "Scored",
     "accuracy",
     "bootstrap_interval",
     "brier",

@@ -23,6 +23,18 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Scored(NamedTuple):
+    """What the members say of some samples.
+
+    Attributes:
+        probabilities: (M, N, K), of each member.
+        targets: (N,).
+    """
+
+    probabilities: Tensor
+    targets: Tensor
+
+
 @dataclass(frozen=True)
 class EnsembleRow:
     """The scores of a member, or of the pool.
@@ -116,7 +128,7 @@ def measure_ensemble(
         return Estimate(float(value), *percentile_interval(drawn, level=level))
 
     rows = []
-    for side, name in enumerate(titles):
+    for side, (name, _) in enumerate(zip(titles, sides, strict=True)):
         scores = [estimate(values[side, score], draws[:, side, score]) for score in range(4)]
         gaps = [
             estimate(

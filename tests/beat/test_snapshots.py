@@ -212,6 +212,64 @@ def test_weak_members_are_left_out(tmp_path):
     assert all(member.kept for member in every.members)
 
 
+class Diverging(Line):
+    """From step 15 on its weights are not finite."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.trainer.global_step == 15:
+            self.bias.data.fill_(float("nan"))
+
+
+def test_a_member_that_diverged_ends_nothing_and_is_left_out(tmp_path):
+    callback = SnapshotEnsemble(4, lr_max=0.5)
+    with pytest.warns(UserWarning, match="The member of cycle 3 is left out: what it predicts is not finite"):
+        run(callback, module=Diverging(), folder=tmp_path)
+    assert len(callback.members) == 4
+    assert not any(member.kept for member in callback.members[2:])
+    assert any(member.kept for member in callback.members[:2])
+    stored = torch.load(tmp_path / "ensemble.ckpt", weights_only=True)["state_dict"]
+    assert all(bool(tensor.isfinite().all()) for tensor in stored.values())
+
+
+def test_members_that_cannot_be_scored_are_kept(tmp_path):
+    class Ignoring(SnapshotEnsemble):
+        def predict(self, pl_module, batch):
+            probabilities, targets = super().predict(pl_module, batch)
+            return probabilities, targets - 1  # as with an index that is ignored
+
+    callback = Ignoring(2)
+    with pytest.warns(
+        UserWarning, match=r"cycle 1 is not validated, and is kept: UserError: The targets must"
+    ):
+        run(callback, folder=tmp_path)
+    assert [member.kept for member in callback.members] == [True, True]
+
+
+def test_probabilities_of_few_bits_are_not_taken_for_logits():
+    class Given(LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return batch[0]
+
+    probabilities = torch.randn(64, 100, generator=torch.Generator().manual_seed(0)).mul(2).softmax(1)
+    batch = probabilities.bfloat16(), torch.zeros(64, dtype=torch.long)
+    given, _ = SnapshotEnsemble(2).predict(Given(), batch)
+    assert torch.equal(given, probabilities.bfloat16().float())
+    logits, _ = SnapshotEnsemble(2).predict(Given(), (probabilities.log(), batch[1]))
+    torch.testing.assert_close(logits, probabilities)
+
+
+@pytest.mark.parametrize("options", [{"cycles": 8}, {"start": 0.5}, {"cycle": "triangle"}])
+def test_cycles_do_not_move_on_resume(options, tmp_path):
+    kept = ModelCheckpoint(tmp_path, every_n_train_steps=8, save_top_k=-1, filename="{step}")
+    run(SnapshotEnsemble(4), kept, folder=tmp_path / "members", enable_checkpointing=True)
+    with pytest.raises(UserError, match=r"after the steps \[6, 12, 18, 24\], and now after"):
+        run(
+            SnapshotEnsemble(**{"cycles": 4, **options}),
+            path=tmp_path / "step=8.ckpt",
+            folder=tmp_path / "members",
+        )
+
+
 def test_an_early_stop_leaves_an_ensemble_of_the_members_so_far(tmp_path):
     class Stop(Callback):
         def on_train_epoch_end(self, trainer, pl_module):

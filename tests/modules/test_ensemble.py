@@ -436,3 +436,73 @@ def test_a_subset():
     assert smaller.temperature == 1
     expected = ensemble.member_probabilities(IMAGES)[[0, 2]]
     torch.testing.assert_close(smaller.member_probabilities(IMAGES), expected)
+
+
+# What a user gives that is not quite what was meant
+
+
+def test_names_that_do_not_go_with_the_members():
+    with pytest.raises(UserError, match="`class_names` has 2 classes, member 0 has 3"):
+        EnsembleClassifier([member()], class_names=["a", "b"])
+
+
+def test_names_may_be_given_when_a_file_is_loaded(tmp_path):
+    EnsembleClassifier([member(), member(seed=1)]).save(tmp_path / "pool.ckpt")
+    names = ["x", "y", "z"]
+    loaded = EnsembleClassifier.load_from_checkpoint(tmp_path / "pool.ckpt", class_names=names)
+    assert loaded.class_names == names
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / f"version_{n}" / "checkpoints" / "epoch=9.ckpt" for n in range(2)]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        checkpoint(member(seed=seed), path)
+    names = EnsembleClassifier.from_checkpoints(paths).names
+    assert names == ["version_0/checkpoints/epoch=9", "version_1/checkpoints/epoch=9"]
+
+
+class Weighted(OwnModule):
+    """Its hyperparameter `weights` is no file of weights."""
+
+    def __init__(self, weights: list[float] | None = None, width: int = 4):
+        super().__init__(width)
+        self.save_hyperparameters()
+        self.scale = torch.tensor(weights or [1.0, 1.0, 1.0])
+
+    def forward(self, images):
+        return super().forward(images) * self.scale
+
+
+def test_a_users_own_hyperparameter_of_that_name_is_kept(tmp_path):
+    ensemble = EnsembleClassifier([Weighted([5.0, 1.0, 1.0])])
+    ensemble.save(tmp_path / "own.ckpt")
+    loaded = EnsembleClassifier.load_from_checkpoint(tmp_path / "own.ckpt")
+    assert torch.equal(loaded.predict_step(IMAGES), ensemble.predict_step(IMAGES))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_targets_of_any_integer_type(dtype):
+    targets = torch.tensor([0, 1, 2, 0, 1, 2])
+    ensemble = mixed()
+    expected = ensemble.report([(IMAGES, targets)])
+    assert ensemble.report(((IMAGES, targets.to(dtype)),)) == expected
+    assert ensemble.report(ensemble.collect([(IMAGES, targets)])) == expected
+
+
+class Refusing(OwnModule):
+    def __init__(self, width: int = 4):
+        if width == 4:
+            raise ValueError("four is refused")
+        super().__init__(width)
+
+
+def test_build_is_asked_when_the_class_refuses(tmp_path):
+    path = checkpoint(Refusing(5), tmp_path / "own.ckpt")
+    stored = torch.load(path, weights_only=True)
+    stored["hyper_parameters"]["width"] = 4
+    stored["lightning_recipes"] = {"class_path": f"{__name__}.Refusing"}
+    torch.save(stored, path)
+    with pytest.raises(UserError, match="cannot be rebuilt from its checkpoint: four is refused"):
+        EnsembleClassifier.from_checkpoints([path])
+    assert len(EnsembleClassifier.from_checkpoints([path], build=lambda: OwnModule(5)).members) == 1

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import LightningModule, seed_everything
 from torch import nn
 from torch.profiler import ProfilerActivity
 
@@ -289,3 +289,81 @@ def test_activation_bytes():
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 100), nn.Linear(100, 2)).eval()
     assert activation_bytes(net, torch.zeros(3, 1, 4, 4)) == 4 * 3 * (100 + 16) * 4  # the first layer's ends
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def tied(*ties):
+    """Three layers, of which some share their weight."""
+    net = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3))).eval().requires_grad_(False)
+    for one, other in ties:
+        net[one].weight = net[other].weight
+    return net
+
+
+VECTORS = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "ties", [([(1, 0)], []), ([], [(1, 0)]), ([(2, 0)], [(2, 1)]), ([(1, 0)], [(1, 0)])], ids=str
+)
+def test_ties_are_part_of_the_architecture(ties):
+    members = [tied(*each) for each in ties]
+    assert_same(silent(stacked(members), VECTORS), looped(members, VECTORS))
+    assert len(group_members(members)) == (1 if ties[0] == ties[1] else 2)
+
+
+class Scaled(LightningModule):
+    """Names its own what an `ImageClassifier` has for training."""
+
+    def __init__(self, schedule, weights):
+        super().__init__()
+        self.save_hyperparameters()
+        self.schedule, self.layer = schedule, nn.Linear(16, 3)
+
+    def forward(self, inputs):
+        return self.layer(inputs) * self.schedule + self.hparams["weights"]
+
+
+@pytest.mark.parametrize("second", [(5.0, 1.0), (1.0, 4.0)])
+def test_a_users_own_names_mean_what_the_user_means(second):
+    members = [Scaled(1.0, 1.0).eval(), Scaled(*second).eval()]
+    assert_same(silent(stacked(members), VECTORS), looped(members, VECTORS))
+
+
+@pytest.mark.parametrize("memory_limit_gib", [1.0, 1e-5])
+def test_statistics_of_the_batch_are_those_of_the_whole_batch(memory_limit_gib):
+    def net():
+        norm = nn.BatchNorm2d(1, track_running_stats=False)
+        return nn.Sequential(norm, nn.Flatten(), nn.Linear(1024, 3)).eval()
+
+    members = [net(), net()]
+    assert_same(silent(stacked(members, memory_limit_gib=memory_limit_gib), IMAGES), looped(members))
+
+
+def test_a_layer_of_two_members_cannot_be_a_view_of_both():
+    shared = nn.Linear(16, 16)
+    members = [nn.Sequential(shared, nn.Linear(16, 3)).eval() for _ in range(2)]
+    together = stacked(members)
+    silent(together, VECTORS)
+    with torch.no_grad():
+        shared.weight.mul_(3)
+    assert_same(silent(together, VECTORS), looped(members, VECTORS))
+
+
+def test_a_hook_that_comes_later_is_seen():
+    members = [nn.Linear(16, 3).eval() for _ in range(2)]
+    together = stacked(members)
+    silent(together, VECTORS)
+    members[1].register_forward_hook(lambda module, inputs, output: output * 2)
+    assert_same(silent(together, VECTORS), looped(members, VECTORS))
+
+
+def test_a_member_that_refuses_one_image_is_not_asked_to_take_one():
+    class Pairs(nn.Linear):
+        def forward(self, inputs):
+            if len(inputs) < 2:
+                raise ValueError("expected two or more")
+            return super().forward(inputs)
+
+    members = [Pairs(16, 3).eval() for _ in range(2)]
+    with pytest.warns(UserWarning, match=r"2 cannot run as one \(ValueError: expected two or more\)"):
+        assert_same(stacked(members)(VECTORS), looped(members, VECTORS))
