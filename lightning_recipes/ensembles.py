@@ -234,27 +234,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
-def write_atomically(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint beside `path`, then put it in its place: what stands there is always whole.
-
-    Raises:
-        OSError: The disk is full, or cannot be written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(dict(checkpoint), file)
-        os.replace(partial, path)
-    except RuntimeError as error:  # torch's writer covers what the system said with a complaint of its own
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _num_classes(checkpoint: Mapping[str, Any]) -> int | None:
     count = (checkpoint.get("hyper_parameters") or {}).get("num_classes")
     return count if isinstance(count, int) else None

@@ -9,9 +9,9 @@ from lightning_recipes.ensembles import (
     pool_checkpoints,
     read_checkpoint,
     split_members,
-    write_atomically,
 )
 from lightning_recipes.utils.errors import UserError
+from lightning_recipes.utils.files import save_whole
 
 PREPROCESSING = {"channels": 1, "image_size": 32, "crop_pct": 1.0, "mean": [0.3], "std": [0.2]}
 
@@ -117,7 +117,7 @@ def test_what_is_no_checkpoint(tmp_path):
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "new" / "pool.ckpt"
-    write_atomically({"state_dict": {"a": torch.ones(1)}}, path)
+    save_whole({"state_dict": {"a": torch.ones(1)}}, path)
 
     def full(checkpoint, file):
         file.write(b"half")
@@ -128,6 +128,6 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        write_atomically({}, path)
+        save_whole({}, path)
     assert [found.name for found in path.parent.iterdir()] == ["pool.ckpt"]
     assert torch.load(path, weights_only=True)["state_dict"]["a"] == 1

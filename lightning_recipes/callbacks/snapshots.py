@@ -12,9 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from ..ensembles import pool_checkpoints, read_checkpoint, write_atomically
+from ..ensembles import pool_checkpoints, read_checkpoint
 from ..scores import accuracy, nll, select_members
 from ..utils.errors import UserError
+from ..utils.files import save_whole
 from .kept_average import served_weights
 from .validation import predict_validation
 
@@ -79,7 +80,7 @@ class Snapshots:
         self._probabilities.append(probabilities)
         if trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(checkpoint, member.path)
+            save_whole(checkpoint, member.path)
         trainer.strategy.barrier("snapshot")
         self._choose()
 
@@ -158,7 +159,7 @@ class Snapshots:
             return
         path = self.directory / "ensemble.ckpt"
         names = [f"cycle {member.cycle}" for member in kept]
-        write_atomically(pool_checkpoints([read_checkpoint(member.path) for member in kept], names), path)
+        save_whole(pool_checkpoints([read_checkpoint(member.path) for member in kept], names), path)
         left_out = [str(member.cycle) for member in self.members if not member.kept]
         rank_zero_info(
             f"{path}: an ensemble of {len(kept)} of {len(self.members)} members"
@@ -188,7 +189,7 @@ class Snapshots:
             checkpoint = read_checkpoint(found)
             if found != Path(member.path) and trainer.is_global_zero:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                write_atomically(checkpoint, member.path)
+                save_whole(checkpoint, member.path)
             validated = checkpoint.get("validation")
             self._probabilities.append(None if validated is None else validated["probabilities"])
             self._targets = self._targets if validated is None else validated["targets"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
+
+from ..utils.files import save_whole
 
 
 class BackgroundCheckpointIO(AsyncCheckpointIO):
@@ -36,19 +36,5 @@ class _LocalCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
         if storage_options is not None or "://" in str(path):
             return super().save_checkpoint(checkpoint, path, storage_options)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-            os.replace(partial, path)
-        except (
-            RuntimeError
-        ) as error:  # torch's writer covers what the system said with a complaint of its own
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        finally:
-            partial.unlink(missing_ok=True)
+        save_whole(checkpoint, path)
         return None

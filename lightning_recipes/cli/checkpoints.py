@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..modules import EnsembleClassifier, ImageClassifier
+from ..utils.classes import import_class
 from ..utils.errors import UserError
 
 
@@ -51,9 +51,3 @@ def class_of(checkpoint: dict[str, Any], path: str) -> type[ImageClassifier | En
     if not (isinstance(found, type) and issubclass(found, (ImageClassifier, EnsembleClassifier))):
         raise UserError(f"{path} was written by {ours['class_path']}, which is not an ImageClassifier.")
     return found
-
-
-def import_class(path: str) -> Any:  # noqa: ANN401 - whatever stands there
-    """Return what the dotted `path` names."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)

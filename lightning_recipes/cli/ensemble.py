@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..modules import EnsembleClassifier
 from ..reports.ensembles import ensemble_rows, ensemble_table
 from ..scores import Scored, select_members
 from ..utils.errors import UserError
+from ..utils.files import write_csv
 from . import COMMANDS
 from .parser import RecipesParser, user_error
 from .predict import find_device
@@ -75,8 +75,7 @@ def _run(arguments: list[str]) -> None:
     with explain_write_errors(output.parent):
         model.save(output)
     with explain_write_errors(table.parent):
-        table.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(table, ensemble_rows(report))
+        write_csv(table, ensemble_rows(report))
     title = f"Ensemble of {len(model.members)} on the {split}, {report.samples} images"
     notes += [f"ensemble: {output}", f"report: {table}"]
     Console(soft_wrap=True).print(ensemble_table(report, title=title, notes=notes))
@@ -216,13 +215,3 @@ def _measured_split(
     if has_test:
         return "test split", model.collect(data.test_dataloader())
     return "val split, where the temperature was fitted, for want of a test split", validation
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

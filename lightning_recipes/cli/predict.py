@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..datamodules.image_folder import find_images
 from ..datamodules.samples import FileReader, Samples
 from ..modules import EnsembleClassifier, ImageClassifier
 from ..utils.errors import UserError
+from ..utils.files import write_csv
 from .checkpoints import class_of, read_checkpoint
 from .parser import RecipesParser
 from .runs import explain_write_errors
@@ -83,16 +83,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     loader = DecodingLoader(samples, plan, model.preprocessing, num_workers=given.num_workers)
     rows = list(_rows(model, loader, list(samples.items), given.top_k, find_device(given.device)))
     with explain_write_errors(output.parent):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(f".{output.name}.partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["file", "class", "probability"])
-                writer.writerows(rows)
-            partial.replace(output)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_csv(output, [["file", "class", "probability"], *rows])
     print(f"{len(samples)} images: {output}")
 
 

@@ -23,10 +23,11 @@ from .. import callbacks, datamodules, modules  # noqa: F401
 from ..callbacks import LearningCurves
 from ..reports.tables import split_table
 from ..schedules import Schedule  # noqa: F401
+from ..utils.classes import import_class
 from ..utils.errors import UserError
 from . import COMMANDS
 from .background import BackgroundCheckpointIO
-from .checkpoints import class_of, import_class, read_checkpoint
+from .checkpoints import class_of, read_checkpoint
 from .memory import keep_freed_memory
 from .parser import RecipesParser, user_error
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory

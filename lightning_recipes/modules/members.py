@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ..ensembles import member_description
 from ..preprocessing import Preprocessing
+from ..utils.classes import import_class
 from ..utils.errors import UserError
 from .portable import ELSEWHERE, PortableModule
 
@@ -156,14 +156,6 @@ def load_member(member: nn.Module, state: Mapping[str, Tensor], name: str) -> No
             f"tensors do not fit, such as {wrong[0]}. Give `build` a function that returns what was trained."
         )
     member.load_state_dict(state)
-
-
-def import_class(path: str) -> Any:  # noqa: ANN401 - whatever stands there
-    """Return what the dotted `path` names."""
-    module, _, name = path.rpartition(".")
-    if not module:
-        raise ImportError(f"{path!r} is no import path")
-    return getattr(import_module(module), name)
 
 
 def _required(kind: type) -> set[str]:

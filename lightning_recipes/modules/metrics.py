@@ -20,7 +20,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-ECE_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
+from ..scores.measures import ECE_BINS
 
 
 class MeanLoss(Metric):

@@ -13,10 +13,10 @@ from ..ensembles import (
     agree_on_classes,
     agree_on_preprocessing,
     ensemble_header,
-    write_atomically,
 )
 from ..preprocessing import Preprocessing
 from ..utils.errors import UserError
+from ..utils.files import save_whole
 from .members import describe_member, open_members
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class MemberPool(LightningModule):
         Raises:
             UserError: A member cannot be rebuilt from plain data.
         """
-        write_atomically({"state_dict": _own(self.state_dict()), **self._header()}, path)
+        save_whole({"state_dict": _own(self.state_dict()), **self._header()}, path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make a checkpoint of the Trainer's the file of the ensemble."""

@@ -169,7 +169,7 @@ def test_wrong_data(run, pair, tmp_path):
     refused(run, "3 classes, the data have 10", "ensemble", alone, "--data", "DigitsDataModule")
     refused(run, "`--config` none.yaml cannot be read", "ensemble", alone, "--config", "none.yaml")
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": {"class_path": "ImageClassifier"}}))
-    refused(run, "model.yaml does not say what the data are", "ensemble", alone, "--config", tmp_path / "model.yaml")
+    refused(run, "model.yaml does not say", "ensemble", alone, "--config", tmp_path / "model.yaml")
     refused(run, "`image_size: 32`, the data have 64", "ensemble", pair[0], "--data.image_size", "64")
     refused(run, "no argument `--data.rot`", "ensemble", pair[0], "--data.rot", "x")
     refused(run, "`--batch_size` must be at least 1, got 0", "ensemble", pair[0], "--batch_size", "0")
