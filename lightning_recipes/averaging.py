@@ -159,10 +159,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Make an average that is complete independent of the module, which may then be changed."""
+        """Make an average that is complete independent of the module, which may then be changed.
+
+        One that the module held when it was changed is lost, and stays so.
+        """
         if not self.holds_average:
             self._copy_counts(self._live())
             self._counts = []
+        if not self.holds_average or self._is_lost():
             return
         for number, average in enumerate(self._average()):
             if number not in self._own:
@@ -172,6 +176,10 @@ class WeightAverage:
         """Give the module its own weights back, unless it was changed while it held the average."""
         if self.holds_average and self._versions == self._parameter_versions():
             self.exchange()
+
+    def _is_lost(self) -> bool:
+        settled = len(self._own) == len(self._kept)
+        return self.holds_average and not settled and self._versions != self._parameter_versions()
 
     def _parameter_versions(self) -> list[int]:
         """Return torch's counts of in-place changes; moving a parameter to a device is none."""
@@ -183,7 +191,7 @@ class WeightAverage:
         if not self.holds_average or len(self._own) == len(self._kept):
             self._copy_counts(live)
             return self._kept
-        if self._versions != self._parameter_versions():
+        if self._is_lost():
             raise UserError(
                 "The module that held the average was changed after the fit. Ask for the average before, or "
                 "load a checkpoint of the run: its weights are the average."

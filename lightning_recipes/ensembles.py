@@ -199,11 +199,16 @@ def agree_on_preprocessing(
 def short_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Return what to call the members of these files: folder and name, and more folders where two are alike.
 
+    Raises:
+        UserError: They are one path instead of several.
+
     >>> short_names(["runs/a/best.ckpt", "runs/b/best.ckpt"])
     ['a/best', 'b/best']
     >>> short_names(["a/checkpoints/1.ckpt", "b/checkpoints/1.ckpt"])
     ['a/checkpoints/1', 'b/checkpoints/1']
     """
+    if isinstance(paths, (str, os.PathLike)):
+        raise UserError(f"`paths` must be a list of checkpoints, got {paths!r}. Give [{str(paths)!r}].")
     parts = [(*Path(path).parent.parts, Path(path).stem) for path in paths]
     names: list[str] = []
     for depth in range(2, max(map(len, parts), default=0) + 3):
@@ -219,11 +224,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: There is no such file, or it cannot be read as plain data.
     """
+    if Path(path).is_dir():
+        raise UserError(
+            f"A member must be a checkpoint, got {path}, a folder. Give its files: {path}/*.ckpt."
+        )
     if not Path(path).is_file():
         raise UserError(f"A member must be a checkpoint, got {path}, which is not there.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if isinstance(error, (EOFError, OSError)) or "central directory" in str(error):
+            raise UserError(f"{path} is empty or cut off: it cannot be read as a checkpoint.") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} cannot be read as a checkpoint of plain data: {reason} Where its hyperparameters are "

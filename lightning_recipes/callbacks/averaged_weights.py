@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -38,11 +39,11 @@ class AveragedWeights(KeptAverage, ABC):
     def __init__(self, *, device: str | None = None, validate_raw: bool = False) -> None:
         if device is not None:
             try:
-                torch.device(device)
-            except RuntimeError as error:
-                raise UserError(
-                    f"`device` must be a device of torch's, such as `cpu`, got {device!r}."
-                ) from error
+                known = torch.device(device).type != "meta"
+            except RuntimeError:
+                known = False
+            if not known:
+                raise UserError(f"`device` must be a device of torch's, such as `cpu`, got {device!r}.")
         super().__init__(device)
         self.validate_raw = validate_raw
         self._stepped = 0
@@ -74,6 +75,12 @@ class AveragedWeights(KeptAverage, ABC):
             self._average.settle()
         if stage != "fit":
             return
+        if self.device is not None:
+            try:
+                torch.empty(0, device=self.device)
+            except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(f"`device: {self.device}` is not there: {reason} Take `cpu`.") from error
         if self._average is not None and self._average.module is pl_module:
             self._average.take_back()
         self._average, self._module, self._loaded = None, pl_module, None
@@ -101,6 +108,7 @@ class AveragedWeights(KeptAverage, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the averages of a resumed fit, and begin to count the optimizers' steps."""
         self._peers = averages_of(trainer)
+        self.steps = self.steps or trainer.global_step  # of a run that began without this callback
         if self._loaded is not None:
             loaded = self._loaded
             for peer in self._peers:  # all of them, before the raw weights take the average's place
@@ -157,6 +165,8 @@ class AveragedWeights(KeptAverage, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the module."""
         end_averages(trainer)
+        if self._average is None and self.steps:
+            rank_zero_warn(f"{type(self).__name__} made no average in {self.steps} steps: {self.beginning}.")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the raw weights back, whatever was going on."""

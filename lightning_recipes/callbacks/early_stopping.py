@@ -34,7 +34,7 @@ _SAVED = "best_weights"  # our part of a full checkpoint
 
 
 class EarlyStoppingWithRestore(EarlyStopping):
-    """Stop when a metric no longer improves, and leave the best weights in the module, however training ends.
+    """Stop when a metric no longer improves, and leave the best weights in the module when the fit ends.
 
     Only values that were just measured count: a metric of every third epoch is judged every third epoch. A
     stop is taken back when the metric recovers before `min_epochs` or `min_steps` let the run end. The best

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import inf, log
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from ..averaging import decay_of_half_life, warmed_decay
 from ..utils.errors import UserError
+from ..utils.progress import steps_of_run
 from .averaged_weights import AveragedWeights
 
 DECAY = 0.9998  # of timm's and most recent training recipes
@@ -86,16 +88,28 @@ class EMA(AveragedWeights):
             f"{f', not before epoch {self.start_epoch}' if self.start_epoch else ''}"
         )
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew for a fit."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._decay = 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the decay that suits the length of the run."""
         super().on_train_start(trainer, pl_module)
-        self._decay = (
-            self.decay if self.decay is not None else self._suited(trainer.estimated_stepping_batches)
-        )
+        total = steps_of_run(trainer)
+        if self.decay is not None or total is not None or not self._decay:
+            self._decay = self._suited(total) if self.decay is None else self.decay
 
-    def _suited(self, total_steps: float) -> float:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the decay again, where only now it is known how long an epoch is."""
+        epochs = trainer.max_epochs
+        if self.decay is None and epochs and epochs > 0 and steps_of_run(trainer) is None:
+            self._decay = self._suited(epochs * self.steps // (trainer.current_epoch + 1))
+
+    def _suited(self, total_steps: int | None) -> float:
         """Return the decay of an update: 0.9998 a step, or that of the longest half-life if it is less."""
-        longest = SHARE * total_steps if total_steps > 0 else inf
+        longest = inf if total_steps is None else max(SHARE * total_steps, SHARE)
         half_life = min(log(0.5) / log(DECAY), longest) / self.every_n_steps  # updates
         return decay_of_half_life(half_life)
 
@@ -109,3 +123,12 @@ class EMA(AveragedWeights):
     def update_weight(self) -> float:
         """Return 1 - d."""
         return 1 - (warmed_decay(self.n_averaged, self._decay) if self.warmup else self._decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts, and the decay of this run."""
+        return {**super().state_dict(), "decay": self._decay}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._decay = state_dict["decay"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from math import isinf
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..schedules import cosine, cycle_lengths, triangle
 from ..utils.errors import UserError
+from ..utils.progress import steps_done, steps_of_run
 from .rates import Rates, in_proportion, initial_rates, largest, set_rates
 from .snapshots import Member, Snapshots
 from .swa import SWA
@@ -90,8 +90,7 @@ class SnapshotEnsemble(Callback):
     def _reset(self) -> None:
         self._snapshots = Snapshots(Path(), self.predict, drop_weak=self.drop_weak)
         self._loaded: dict[str, Any] | None = None
-        self._steps = 0  # batches that ended with an optimizer step
-        self._counted = 0  # the Trainer's own count of steps, in which each optimizer counts
+        self._steps = 0
         self._total = 0
         self._initial: Rates = []
         self._lengths: list[int] = []
@@ -148,17 +147,20 @@ class SnapshotEnsemble(Callback):
                 "SnapshotEnsemble and SWA would both set the learning rate. Set `anneal: none` for SWA, or "
                 "leave one of them out."
             )
-        total = trainer.estimated_stepping_batches
-        if isinf(total):
-            raise UserError("Cycles need a run with an end. Set `max_epochs` or `max_steps`.")
+        total = steps_of_run(trainer)
+        if total is None:
+            raise UserError(
+                "Cycles need a run with an end that is known. Set `max_epochs` or `max_steps`; where the "
+                "training loader has no length, `max_steps` or `limit_train_batches`."
+            )
         before = round(self.start * total)
-        most = (int(total) - before) // 2
+        most = (total - before) // 2
         if self.cycles > most:
             raise UserError(
-                f"`cycles={self.cycles}` do not fit the {int(total) - before} optimizer steps: a cycle has "
+                f"`cycles={self.cycles}` do not fit the {total - before} optimizer steps: a cycle has "
                 f"at least 2, so at most {most} do. Train longer, or take fewer cycles."
             )
-        self._total, self._lengths = int(total), [before, *cycle_lengths(int(total) - before, self.cycles)]
+        self._total, self._lengths = total, [before, *cycle_lengths(total - before, self.cycles)]
         self._initial = initial_rates(trainer)
         if self.lr_min >= self._highest():
             raise UserError(
@@ -166,6 +168,13 @@ class SnapshotEnsemble(Callback):
                 f"{self.lr_min}."
             )
         directory = Path(self.dirpath or Path(log_dir or trainer.default_root_dir) / self.name)
+        if trainer.is_global_zero:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"`dirpath` {directory} cannot be made: {error.strerror}. Give another."
+                ) from error
         self._snapshots = Snapshots(directory, self.predict, drop_weak=self.drop_weak)
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
@@ -179,7 +188,7 @@ class SnapshotEnsemble(Callback):
                     f"The run was planned to take members after the steps {loaded['minima']}, and now after "
                     f"{self._minima()}. Resume with the same `cycles`, `cycle` and `start`."
                 )
-            self._steps, self._counted, self._initial = loaded["steps"], loaded["counted"], loaded["initial"]
+            self._steps, self._initial = loaded["steps"], loaded["initial"]
             self._snapshots.load_state_dict(loaded["members"], trainer)
 
     def rate(self, step: int) -> float | None:
@@ -205,6 +214,13 @@ class SnapshotEnsemble(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the first rate."""
+        self._steps = steps_done(trainer)
+        past = sum(step <= self._steps for step in self._minima()) - len(self.members) if self._total else 0
+        if past > 0:
+            rank_zero_warn(
+                f"The run began without SnapshotEnsemble: {past} of {self.cycles} cycles are past and have "
+                "no member."
+            )
         self._set_rate(trainer)
 
     def on_train_batch_start(
@@ -226,9 +242,9 @@ class SnapshotEnsemble(Callback):
         batch_idx: int,
     ) -> None:
         """Count the step, take a member at a minimum, and set the next rate."""
-        if trainer.global_step == self._counted or not self._total:
+        before, self._steps = self._steps, steps_done(trainer)
+        if self._steps == before or not self._total:
             return
-        self._counted, self._steps = trainer.global_step, self._steps + 1
         if self._steps in self._minima():
             self._snapshots.take(trainer, pl_module)
             self._snapshots.tell(trainer, self.cycles)
@@ -257,7 +273,6 @@ class SnapshotEnsemble(Callback):
             return self._loaded
         return {
             "steps": self._steps,
-            "counted": self._counted,
             "total": self._total,
             "minima": self._minima(),
             "initial": self._initial,

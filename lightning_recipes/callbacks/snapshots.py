@@ -182,9 +182,10 @@ class Snapshots:
             member = Member(**{**values, "path": str(self.directory / values["path"])})
             found = next((p / values["path"] for p in places if (p / values["path"]).is_file()), None)
             if found is None:
+                searched = ", ".join(dict.fromkeys(str(place) for place in places))
                 raise UserError(
-                    f"The member of cycle {member.cycle} is gone: there is no {member.path}. Put it back, or "
-                    "begin the run anew."
+                    f"The member of cycle {member.cycle} is gone: there is no {values['path']} in {searched}."
+                    " Put it back, or begin the run anew."
                 )
             checkpoint = read_checkpoint(found)
             if found != Path(member.path) and trainer.is_global_zero:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from math import isinf
 from typing import Any, Literal
 
 import torch
@@ -16,12 +15,14 @@ from ..batch_norm import refreshing, tracking_norms
 from ..schedules import cosine, linear
 from ..utils.errors import UserError
 from ..utils.loaders import undisturbed
+from ..utils.progress import fraction_done
 from .averaged_weights import AveragedWeights
 from .rates import Rates, current_rates, in_proportion, initial_rates, largest, set_rates
 
 Anneal = Literal["cosine", "linear", "none"]
 _ANNEALS = {"cosine": cosine, "linear": linear}
 _ANNEALING = 0.2  # of the averaging phase
+_ROUNDING = 1e-9  # of a fraction of the run
 
 
 class SWA(AveragedWeights):
@@ -31,12 +32,12 @@ class SWA(AveragedWeights):
 
     at the end of each epoch, or every so many steps, from `start` on, under a learning rate that stays high
     enough to move. The statistics of BatchNorm are measured anew, for the average, by forward passes over
-    training batches before it is validated or saved. However training ends, the average so far is what it
-    leaves.
+    training batches before it is validated or saved. The average so far is what a fit leaves, however it was
+    stopped; only an exception or Ctrl-C leaves the raw weights.
 
     Args:
-        start: When to begin: below 1, a fraction of the run; else the epochs before it (the steps, where
-            `every` is a number of steps).
+        start: When to begin: below 1, a fraction of the run (of its epochs, where the training loader has no
+            length); else the epochs before it (the optimizer steps, where `every` is a number of steps).
         every: `epoch`, or a number of optimizer steps.
         lr: The learning rate while averaging, of the group with the largest; the others keep their ratio to
             it. By default half of the initial one.
@@ -86,9 +87,10 @@ class SWA(AveragedWeights):
 
     def _reset(self) -> None:
         self._initial: Rates = []  # rates when the run began
-        self._from: Rates = []  # and when the averaging began, at step `_begun`
-        self._begun = -1
-        self._total = 0.0
+        self._from: Rates = []  # and when the averaging began, at this fraction of the run
+        self._begun: float | None = None
+        self._done: float | None = None  # fraction of the run before this batch
+        self._before = 0  # optimizer steps before it
         self._epoch_done = -1
         self._norms: list[_NormBase] = []
         self._stale = False  # whether BatchNorm's statistics are of earlier weights
@@ -114,8 +116,7 @@ class SWA(AveragedWeights):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the rates of the run, and its length."""
         super().on_train_start(trainer, pl_module)
-        self._total = trainer.estimated_stepping_batches
-        if self.start < 1 and isinf(self._total):
+        if self.start < 1 and fraction_done(trainer) is None:
             raise UserError(
                 f"`start={self.start}` is a fraction of a run that has no end. Set `max_epochs` or "
                 "`max_steps`, or give `start` in epochs."
@@ -132,11 +133,11 @@ class SWA(AveragedWeights):
     def _can_forward(self, pl_module: LightningModule) -> bool:
         return type(self).forward_batch is not SWA.forward_batch or is_overridden("forward", pl_module)
 
-    def _averaging(self, trainer: Trainer, steps: int) -> bool:
-        """Return whether the step that follows `steps` optimizer steps is one of those averaged over."""
+    def _averaging(self, trainer: Trainer) -> bool:
+        """Return whether this batch, or the one just done, is one of those averaged over."""
         if self.start >= 1:
-            return (trainer.current_epoch if self.every == "epoch" else steps) >= self.start
-        return steps >= self.start * self._total
+            return (trainer.current_epoch if self.every == "epoch" else self._before) >= self.start
+        return self._done is not None and self._done >= self.start - _ROUNDING
 
     def on_train_batch_start(
         self,
@@ -146,17 +147,19 @@ class SWA(AveragedWeights):
         batch_idx: int,
     ) -> None:
         """Set the learning rate, once averaging has begun."""
-        if self.anneal == "none" or not self._averaging(trainer, self.steps):
+        self._done, self._before = fraction_done(trainer), self.steps
+        if self.anneal == "none" or not self._averaging(trainer):
             return
         target = in_proportion(self._initial, largest(self._initial) / 2 if self.lr is None else self.lr)
-        if self._begun < 0:
-            self._begun, self._from = self.steps, current_rates(trainer)
+        done = 1.0 if self._done is None else self._done  # a run without an end anneals at once
+        if self._begun is None:
+            self._begun, self._from = done, current_rates(trainer)
             rank_zero_info(
                 f"SWA averages from step {self.steps} on: the learning rate goes from "
                 f"{largest(self._from):.3g} to {largest(target):.3g}."
             )
-        whole = max(_ANNEALING * (self._total - self._begun), 1) if not isinf(self._total) else 1
-        rest = _ANNEALS[self.anneal](min((self.steps - self._begun) / whole, 1.0))
+        whole = _ANNEALING * (1 - self._begun)
+        rest = _ANNEALS[self.anneal](min((done - self._begun) / whole, 1.0) if whole > 0 else 1.0)
         rates = [
             [end + (first - end) * rest for first, end in zip(*pair, strict=True)]
             for pair in zip(self._from, target, strict=True)
@@ -165,7 +168,7 @@ class SWA(AveragedWeights):
 
     def should_update(self, trainer: Trainer, before: int, after: int) -> bool:
         """Return whether an epoch has ended, or these steps have crossed a multiple of `every`."""
-        if not self._averaging(trainer, after - 1):
+        if not self._averaging(trainer):
             return False
         if self.every == "epoch":
             if not trainer.is_last_batch:
@@ -178,7 +181,7 @@ class SWA(AveragedWeights):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average an epoch that `max_steps` or a stop has cut short."""
         cut = self.every == "epoch" and self._epoch_done != trainer.current_epoch
-        if cut and self._averaging(trainer, self.steps - 1):
+        if cut and self._averaging(trainer):
             self._epoch_done = trainer.current_epoch
             self.update(pl_module)
 

@@ -18,7 +18,7 @@ from ..modules import EnsembleClassifier
 from ..reports.ensembles import ensemble_rows, ensemble_table
 from ..scores import Scored, select_members
 from ..utils.errors import UserError
-from ..utils.files import write_csv
+from ..utils.files import probe, write_csv
 from . import COMMANDS
 from .parser import RecipesParser, user_error
 from .predict import find_device
@@ -52,11 +52,13 @@ def _run(arguments: list[str]) -> None:
     output, table = Path(given.output), Path(given.report)
     if output == table:
         raise UserError(f"`output` and `report` are the same file, {output}. Give two.")
-    for path in (output, table):
+    for name, path in (("output", output), ("report", table)):
         if path.is_dir():
-            raise UserError(f"{path} is a folder. Give the name of a file.")
+            raise UserError(f"`{name}` {path} is a folder. Give the name of a file.")
         if path.exists() and not given.overwrite:
             raise UserError(f"{path} exists. Give another, or `--overwrite true`.")
+        with explain_write_errors(path, name):
+            probe(path)
     model = EnsembleClassifier.from_checkpoints(given.checkpoints).to(find_device(given.device))
     seed_everything(given.seed_everything, verbose=False)
     data = _data(given, of_data, model)
@@ -72,9 +74,9 @@ def _run(arguments: list[str]) -> None:
     report = model.report(scored, validation=validation, seed=given.seed_everything)
     assert report.temperature is not None  # there is a validation split
     model.temperature = report.temperature
-    with explain_write_errors(output.parent):
+    with explain_write_errors(output, "output"):
         model.save(output)
-    with explain_write_errors(table.parent):
+    with explain_write_errors(table, "report"):
         write_csv(table, ensemble_rows(report))
     title = f"Ensemble of {len(model.members)} on the {split}, {report.samples} images"
     notes += [f"ensemble: {output}", f"report: {table}"]
@@ -137,7 +139,10 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _data(given: Any, arguments: list[str], model: EnsembleClassifier) -> LightningDataModule:  # noqa: ANN401
     """Return the datamodule of the arguments laid over the run's config, ready to give its splits."""
     first = Path(given.checkpoints[0])
-    path = Path(given.config) if given.config else first.parent / "config.yaml"
+    beside = first.parent / "config.yaml"
+    if not beside.is_file():  # the members of a snapshot ensemble lie a folder below
+        beside = first.parent.parent / "config.yaml"
+    path = Path(given.config) if given.config else beside
     named = any(argument.startswith("--data=") for argument in arguments)
     config: dict[str, Any] | None = None
     if given.config or (path.is_file() and not named):

@@ -59,8 +59,12 @@ def claim(directory: Path, least_bytes: int) -> None:
 
 
 @contextmanager
-def explain_write_errors(directory: Path) -> Iterator[None]:
+def explain_write_errors(directory: Path, argument: str = "run_dir") -> Iterator[None]:
     """Turn the errors of a full or read-only disk into a `UserError` that names the directory.
+
+    Args:
+        directory: Or file, that is written.
+        argument: By which the user says where.
 
     Raises:
         UserError: Instead of such an `OSError`.
@@ -69,9 +73,9 @@ def explain_write_errors(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            remedy = "Free some space, or give `run_dir` on another disk"
+            remedy = f"Free some space, or give `{argument}` on another disk"
         elif error.errno in _FORBIDDEN or str(error.filename).startswith(str(directory)):
-            remedy = "Give `run_dir` in a folder that you may write"
+            remedy = f"Give `{argument}` in a folder that you may write"
         else:
             raise
         raise UserError(

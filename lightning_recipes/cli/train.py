@@ -27,7 +27,7 @@ from ..utils.classes import import_class
 from ..utils.errors import UserError
 from . import COMMANDS
 from .background import BackgroundCheckpointIO
-from .checkpoints import class_of, read_checkpoint
+from .checkpoints import class_of, read_checkpoint, warn_of_missing_callbacks
 from .memory import keep_freed_memory
 from .parser import RecipesParser, user_error
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory
@@ -176,7 +176,9 @@ class RecipesCLI(LightningCLI):
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
             extra += [self.config_init["checkpoint"], *self._last_checkpoint()]
-        extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, self.config)]
+        of_this_run = {"run_dir": None, "ckpt_path": None}  # which a run that takes its config.yaml is not
+        saved = self.parser.parse_object(of_this_run, self.config)
+        extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, saved)]
         if config["plugins"] is None and config["strategy"] in ("auto", "ddp"):  # others write for themselves
             config["plugins"] = [BackgroundCheckpointIO()]
         if config["logger"] in (None, True):
@@ -195,6 +197,7 @@ class RecipesCLI(LightningCLI):
             return
         with explain_write_errors(self.run_dir):
             try:
+                warn_of_missing_callbacks(self.config.ckpt_path, self.trainer)
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path)
             except (UserError, MisconfigurationException, OSError):
                 discard_if_barren(self.run_dir)

@@ -51,7 +51,8 @@ class ImageClassifier(PortableModule):
         label_smoothing: In [0, 1).
         class_names: K names. (A datamodule that has them sets them.)
         optimizer: Parameter groups to an optimizer. Biases and norms come in a group without weight decay.
-        schedule: Optimizer and number of steps to a scheduler that is stepped once an optimizer step.
+        schedule: Optimizer and number of steps to a scheduler that is stepped once an optimizer step; None
+            leaves the rate to the optimizer and to callbacks.
 
     Raises:
         UserError: An unknown backbone, weights that cannot be reached, or an argument out of its bounds.
@@ -90,7 +91,8 @@ class ImageClassifier(PortableModule):
                 f"`class_weights` needs {num_classes} numbers, one a class, got {len(class_weights)}."
             )
         self.save_hyperparameters(ignore=["optimizer", "schedule"])  # callables do not go into a checkpoint
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer = optimizer
+        self.schedule: ScheduleCallable | None = schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
         self.backbone, head = split_head(self.configure_backbone(), num_classes)
         self.head = self.configure_head(head)
@@ -220,6 +222,8 @@ class ImageClassifier(PortableModule):
             raise UserError(
                 f"The optimizer cannot be built: {error}. Check the arguments of `optimizer`."
             ) from error
+        if self.schedule is None:
+            return optimizer
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("A schedule needs a run with an end. Set `max_epochs` or `max_steps`.")

@@ -142,6 +142,11 @@ class EnsembleClassifier(MemberPool):
         if set(shapes) != {shapes[0]} or len(shapes[0]) != 2:
             listed = ", ".join(f"{name}: {shape}" for name, shape in zip(self.names, shapes, strict=True))
             raise UserError(f"Members must return logits (B, K) of the same classes, got {listed}.")
+        if self.class_names and shapes[0][1] != len(self.class_names):
+            raise UserError(
+                f"The members give logits of {shapes[0][1]} classes, but `class_names` has "
+                f"{len(self.class_names)}. Give a name for each."
+            )
         stacked = torch.stack(list(logits)).float()
         return stacked.sigmoid() if self.multi_label else stacked.softmax(-1)
 

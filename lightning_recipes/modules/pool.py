@@ -47,6 +47,9 @@ class MemberPool(LightningModule):
             raise UserError("An ensemble needs at least one member, got none.")
         if not temperature > 0:
             raise UserError(f"`temperature` must be above 0, got {temperature}. 1 changes nothing.")
+        for member in members:
+            if isinstance(member, (str, PathLike)):
+                raise UserError(f"Members are modules, got the path {member!r}. Take `from_checkpoints`.")
         self.temperature = temperature
         opened = open_members(members)
         self.names = [member.name for member in opened]

@@ -10,6 +10,7 @@ from ..scores import EnsembleReport, Estimate
 
 _SCORES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 _GAPS = {"accuracy_gap": "accuracy gap", "nll_gap": "NLL gap"}
+_SHORT = len("ensemble")  # longer names of members stand below the table
 
 
 def ensemble_table(report: EnsembleReport, *, title: str, notes: Sequence[str] = ()) -> Table:
@@ -33,6 +34,10 @@ def ensemble_table(report: EnsembleReport, *, title: str, notes: Sequence[str] =
         "gap: the member's score less the ensemble's, on the same resamples",
     ]
     members = sum(row.accuracy_gap is not None for row in report.rows)
+    names = [row.name for row in report.rows]
+    if max(map(len, names[:members]), default=0) > _SHORT:
+        about += [f"member {number}: {name}" for number, name in enumerate(names[:members], 1)]
+        names[:members] = [str(number) for number in range(1, members + 1)]
     if members > 1:
         about.append(f"two members disagree on {report.disagreement:.2%} of the samples")
     if report.temperature is not None:
@@ -45,7 +50,7 @@ def ensemble_table(report: EnsembleReport, *, title: str, notes: Sequence[str] =
         table.add_column(heading, justify="right")
     for number, row in enumerate(report.rows):
         cells = [_cell(name, getattr(row, name)) for name in (*_SCORES, *_GAPS)]
-        table.add_row(row.name, *cells, end_section=number == members - 1)
+        table.add_row(names[number], *cells, end_section=number == members - 1)
     return table
 
 

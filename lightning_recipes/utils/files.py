@@ -55,3 +55,16 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     """
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
+
+
+def probe(path: str | os.PathLike[str]) -> None:
+    """Find out, before the work that fills it, whether a file can be written at `path`.
+
+    Raises:
+        OSError: It cannot.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.touch()
+    partial.unlink()

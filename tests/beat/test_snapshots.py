@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_recipes import SWA, EnsembleClassifier, ExactResume, ImageClassifier, SnapshotEnsemble
 from lightning_recipes.datamodules import DigitsDataModule
@@ -146,7 +146,7 @@ def test_two_callbacks_cannot_both_set_the_rate(tmp_path):
     [
         ({"cycles": 13}, {}, "`cycles=13` do not fit the 24 optimizer steps: .* at most 12 do"),
         ({"cycles": 7, "start": 0.5}, {}, "`cycles=7` do not fit the 12 optimizer steps: .* at most 6 do"),
-        ({"cycles": 2}, {"epochs": -1}, "Cycles need a run with an end. Set `max_epochs` or `max_steps`"),
+        ({"cycles": 2}, {"epochs": -1}, "Cycles need a run with an end that is known. Set `max_epochs`"),
         ({"cycles": 2, "lr_min": 0.1}, {}, "`lr_min` must be below the rate .* begins with, 0.1, got 0.1"),
     ],
 )
@@ -179,7 +179,9 @@ def test_a_member_that_is_gone_is_named(tmp_path):
     kept = ModelCheckpoint(tmp_path, every_n_train_steps=8, save_top_k=-1, filename="{step}")
     run(SnapshotEnsemble(4), kept, folder=tmp_path / "members", enable_checkpointing=True)
     (tmp_path / "members" / "member-1.ckpt").unlink()
-    with pytest.raises(UserError, match=r"The member of cycle 1 is gone: there is no .*member-1\.ckpt"):
+    with pytest.raises(
+        UserError, match=r"The member of cycle 1 is gone: there is no member-1\.ckpt in .*members"
+    ):
         run(SnapshotEnsemble(4), path=tmp_path / "step=8.ckpt", folder=tmp_path / "members")
 
 
@@ -268,6 +270,54 @@ def test_cycles_do_not_move_on_resume(options, tmp_path):
             path=tmp_path / "step=8.ckpt",
             folder=tmp_path / "members",
         )
+
+
+def test_a_run_by_hand_has_a_cycle_of_batches(tmp_path):
+    class ByHand(Line):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx))
+            if batch_idx % 3 == 2:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+    callback = SnapshotEnsemble(4, lr_max=0.5)
+    module = run(callback, module=ByHand(), folder=tmp_path)
+    assert [first for first, _ in module.rates] == pytest.approx(formula(24, 4, 0.5), rel=1e-12)
+    assert [member.epoch for member in callback.members] == [0, 1, 2, 3]
+
+
+def test_a_run_that_began_without_it_has_the_members_that_are_left(tmp_path):
+    kept = ModelCheckpoint(tmp_path, filename="early", save_top_k=-1)
+    settings = {**QUIET, "max_epochs": 2, "callbacks": [kept], "enable_checkpointing": True}
+    Trainer(**settings).fit(Line(), data(), data(32))
+    callback = SnapshotEnsemble(4, lr_max=0.5)
+    with pytest.warns(UserWarning, match="2 of 4 cycles are past and have no member"):
+        module = run(callback, path=tmp_path / "early.ckpt", folder=tmp_path / "members")
+    assert [first for first, _ in module.rates] == pytest.approx(formula(24, 4, 0.5)[12:], rel=1e-12)
+    assert [member.step for member in callback.members] == [18, 24]
+
+
+def test_a_loader_without_a_length_needs_max_steps(tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(data().dataset)
+
+    callback, batches = SnapshotEnsemble(2, dirpath=tmp_path), DataLoader(Stream(), batch_size=2)
+    endless = Trainer(**QUIET, max_epochs=2, callbacks=[callback])
+    with pytest.raises(UserError, match="no length, `max_steps` or `limit_train_batches`"):
+        endless.fit(Line(), batches)
+    Trainer(**QUIET, max_steps=10, callbacks=[callback]).fit(Line(), batches)
+    assert [member.step for member in callback.members] == [5, 10]
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"`dirpath` .*file/members cannot be made: Not a directory"):
+        run(SnapshotEnsemble(2), folder=tmp_path / "file" / "members")
 
 
 def test_an_early_stop_leaves_an_ensemble_of_the_members_so_far(tmp_path):

@@ -11,12 +11,12 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_recipes import EMA, SWA, EarlyStoppingWithRestore, ExactResume, ImageClassifier
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.utils.errors import UserError
-from tests.beat.toys import QUIET, STEPS, Counter, fit, trainer
+from tests.beat.toys import QUIET, STEPS, Counter, TwoOptimizers, batches, fit, trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -416,3 +416,77 @@ def test_another_way_forward():
     module = Keyed()
     trainer(Forwards(0, anneal="none"), epochs=1).fit(module, data)
     assert float(module.norm.running_mean) == 3.5
+
+
+# Runs whose length is not what it seems
+
+
+class Unsized(IterableDataset):
+    def __iter__(self):
+        return iter(torch.zeros(STEPS, 1))
+
+
+def test_a_fraction_of_a_run_whose_loader_has_no_length_is_of_its_epochs():
+    module, callback = Rates(), SWA(0.75)
+    trainer(callback, epochs=4).fit(module, DataLoader(Unsized()))
+    assert callback.n_averaged == 1
+    assert [first for first, _ in module.rates[: 3 * STEPS]] == [1.0] * 3 * STEPS
+
+
+def test_the_half_life_of_such_a_run_is_found_after_its_first_epoch():
+    sized, unsized = EMA(), EMA()
+    fit(Counter(), sized, epochs=25)
+    trainer(unsized, epochs=25).fit(Counter(), DataLoader(Unsized()))
+    assert unsized._decay == sized._decay
+
+
+@pytest.mark.parametrize("kind", [TwoOptimizers, "steps every fourth batch"])
+def test_a_fraction_of_a_run_by_hand_is_of_its_batches(kind):
+    class Seldom(Counter):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(-self.w)
+            if batch_idx % 4 == 3:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+    callback = SWA(0.75, anneal="none")
+    fit(Seldom() if isinstance(kind, str) else kind(), callback, epochs=8)
+    assert callback.n_averaged == 2
+
+
+@pytest.mark.parametrize(
+    ("late", "averaged"),
+    [(SWA(0.75, anneal="none"), 1), (SWA(14, every=1, anneal="none"), 2), (EMA(start_step=14), 2)],
+)
+def test_a_callback_that_comes_later_counts_the_steps_before_it(late, averaged, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="early")
+    fit(Counter(), keep, epochs=3, enable_checkpointing=True)
+    fit(Counter(), late, path=tmp_path / "early.ckpt", epochs=4)
+    assert late.n_averaged == averaged
+
+
+@pytest.mark.parametrize("callback", [EMA(start_step=100), SWA(9), SWA(100, every=1)])
+def test_an_average_that_never_began_is_mentioned(callback):
+    name = type(callback).__name__
+    with pytest.warns(UserWarning, match=f"{name} made no average in 8 steps: it begins"):
+        fit(Counter(), callback)
+
+
+def test_a_module_that_was_changed_after_the_fit_is_trained_as_it_is():
+    module, callback = Counter(), EMA(0.5, warmup=False)
+    fit(module, callback)
+    module.load_state_dict({"w": torch.tensor(100.0)})
+    trainer(callback).validate(module, batches(1), verbose=False)
+    module.began.clear()
+    fit(module, callback)
+    assert module.began[0] == 100.0
+    assert float(callback.raw_weights()["w"]) == 108.0
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(UserError, match=r"`device: cuda` is not there: .* Take `cpu`"):
+        fit(Counter(), EMA(device="cuda"))

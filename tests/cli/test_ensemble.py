@@ -42,7 +42,9 @@ def test_two_checkpoints(run, pair, trained, monkeypatch):
     rows = read()
     first, second = (f"{path.parent.parent.name}/run/best" for path in pair)  # two runs of one name
     assert [row["name"] for row in rows] == [first, second, "ensemble", "tempered"]
-    assert [name for name in body(out) if name] == [row["name"] for row in rows]
+    assert [name for name in body(out) if name] == ["1", "2", "ensemble", "tempered"]
+    for number, name in enumerate((first, second), 1):
+        assert f"member {number}: {name}" in out
     data = ImageFolderDataModule(png)
     ensemble = EnsembleClassifier.load_from_checkpoint("ensemble.ckpt", weights_only=True)
     assert ensemble.temperature == pytest.approx(float(rows[3]["temperature"]))

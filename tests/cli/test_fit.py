@@ -83,6 +83,33 @@ def test_resumed_equals_uninterrupted(run):
     assert Path("whole/learning_curves.csv").read_bytes() == Path("resumed/learning_curves.csv").read_bytes()
 
 
+def test_a_run_goes_on_by_its_own_config(run):
+    assert run("fit", *TINY, "--run_dir", "first", "--trainer.callbacks+=EMA")[0] == 0
+    more = ("--ckpt_path", "first/last.ckpt", "--trainer.max_epochs", "3", "--run_dir", "second")
+    status, _, err = run("fit", "--config", "first/config.yaml", *more)
+    assert status == 0, err
+    saved = yaml.safe_load(Path("second/config.yaml").read_text())
+    assert (saved["run_dir"], saved["ckpt_path"]) == (None, None)
+
+
+def test_an_average_without_its_callback_is_named(run):
+    assert run("fit", *TINY, "--run_dir", "first", "--trainer.callbacks+=EMA")[0] == 0
+    more = ("--ckpt_path", "first/last.ckpt", "--trainer.max_epochs", "3", "--run_dir", "second")
+    with pytest.warns(
+        UserWarning, match="made with EMA, which this run lacks. It trains on from the average"
+    ):
+        assert run("fit", *TINY, *more)[0] == 0
+
+
+def test_no_schedule_leaves_the_rate_to_callbacks(run):
+    cycles = ("--trainer.callbacks+=SnapshotEnsemble", "--trainer.callbacks.cycles", "2")
+    status, _, err = run("fit", *TINY, "--model.schedule", "null", *cycles, "--run_dir", "cyclic")
+    assert status == 0, err
+    assert Path("cyclic/snapshots/ensemble.ckpt").exists()
+    status, _, err = run("ensemble", "cyclic/snapshots/member-1.ckpt", "cyclic/snapshots/member-2.ckpt")
+    assert status == 0, err
+
+
 def test_an_overlay_appends_callbacks(run):
     status, _, err = run("fit", *TINY, "--config", CONFIGS / "two_curves.yaml", "--test_after", "false")
     assert status == 0, err

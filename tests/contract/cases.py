@@ -41,6 +41,7 @@ CASES = {
             ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
             ({"start_step": -1}, "`start_step` must be at least 0, got -1"),
             ({"start_epoch": -1}, "`start_epoch` must be at least 0, got -1"),
+            ({"device": "meta"}, "`device` must be a device of torch's, such as `cpu`, got 'meta'"),
             ({"device": "cup"}, "`device` must be a device of torch's, such as `cpu`, got 'cup'"),
         ],
         watches=False,

@@ -506,3 +506,30 @@ def test_build_is_asked_when_the_class_refuses(tmp_path):
     with pytest.raises(UserError, match="cannot be rebuilt from its checkpoint: four is refused"):
         EnsembleClassifier.from_checkpoints([path])
     assert len(EnsembleClassifier.from_checkpoints([path], build=lambda: OwnModule(5)).members) == 1
+
+
+def test_paths_are_not_modules():
+    with pytest.raises(UserError, match="got the path 'a"):
+        EnsembleClassifier(["a.ckpt"])
+    with pytest.raises(
+        UserError, match=r"`paths` must be a list of checkpoints, got 'a.ckpt'. Give \['a.ckpt'\]"
+    ):
+        EnsembleClassifier.from_checkpoints("a.ckpt")
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c", "d"], ["a"]])
+def test_names_that_do_not_go_with_the_logits(names):
+    ensemble = EnsembleClassifier([Averager()], class_names=names)
+    with pytest.raises(UserError, match=f"logits of 3 classes, but `class_names` has {len(names)}"):
+        ensemble.predict_step(IMAGES)
+
+
+def test_files_that_are_no_whole_checkpoints(tmp_path):
+    (tmp_path / "empty.ckpt").touch()
+    whole = checkpoint(member(), tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    for path in ("empty.ckpt", "cut.ckpt"):
+        with pytest.raises(UserError, match=f"{path} is empty or cut off"):
+            EnsembleClassifier.from_checkpoints([tmp_path / path])
+    with pytest.raises(UserError, match=r"a folder. Give its files: .*\*\.ckpt"):
+        EnsembleClassifier.from_checkpoints([tmp_path])

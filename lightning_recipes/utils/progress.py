@@ -1,0 +1,43 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from math import isinf
+
+from lightning.pytorch import Trainer
+
+
+def steps_of_run(trainer: Trainer) -> int | None:
+    """Return how many optimizer steps the run will have, one a batch where a module steps by hand.
+
+    None where the run has no end, or its loader no length.
+    """
+    total = trainer.estimated_stepping_batches
+    return int(total) if total > 0 and not isinf(total) else None
+
+
+def steps_done(trainer: Trainer) -> int:
+    """Return how many of `steps_of_run` are done.
+
+    Where a module steps by hand, with several optimizers or only now and then, each batch is one.
+    """
+    assert trainer.lightning_module is not None
+    if trainer.lightning_module.automatic_optimization:
+        return trainer.global_step
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()["processed"])
+
+
+def fraction_done(trainer: Trainer) -> float | None:
+    """Return the fraction of the run before this batch; None where the run has no end.
+
+    By the epochs and the batches of this one; where a loader has no length, by the epochs alone. By the
+    optimizer steps, where `max_steps` comes first.
+    """
+    fractions = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        batches, done = trainer.num_training_batches, trainer.fit_loop.epoch_loop.batch_progress.current
+        within = 0.0 if isinf(batches) else done.completed / batches
+        fractions.append((trainer.current_epoch + within) / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        fractions.append(trainer.global_step / trainer.max_steps)
+    return max(fractions, default=None)
