@@ -49,6 +49,7 @@ class ExactResume(Callback):
         self._first = True
         self._cut = False  # whether the run was cut off between an epoch's last batch and its end
         self._gradients: dict[str, Tensor] | None = None  # accumulated when it was cut off
+        self._late = False  # whether loaders got their states after their iteration had begun
         self._in_backward = False  # whether they are those of a whole number of batches
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -104,6 +105,10 @@ class ExactResume(Callback):
             if seen and not self._accumulate(trainer, pl_module, seen):
                 inexact.append("the gradients accumulated so far")
             stateful = all(hasattr(loader, "load_state_dict") for loader in loaders)
+            if trainer.fit_loop._combined_loader_states_to_load and not self._cut:
+                # The loaders were asked for their length before the checkpoint's loops were restored.
+                trainer.fit_loop._load_combined_loader_states()
+                self._late = True
             self._go_on(trainer, loaded, seen, stateful=stateful, validates=due)
         if inexact:
             rank_zero_warn(f"Resuming is exact but for {'; '.join(dict.fromkeys(inexact))}.")
@@ -164,11 +169,11 @@ class ExactResume(Callback):
         if not seen:
             self._epoch = self._states()
             batches = iter(batches)
-        elif not stateful:
+        elif self._late or not stateful:
             self._restore(self._epoch or begun)
-            if self._epoch is not None:  # otherwise Lightning has begun the same iteration
+            if self._late or self._epoch is not None:  # otherwise Lightning has begun the same iteration
                 batches = iter(batches)
-            for _ in range(seen):
+            for _ in range(0 if stateful else seen):
                 next(batches)
         if seen:
             self._restore(now)

@@ -79,7 +79,7 @@ def explain_write_errors(directory: Path, argument: str = "run_dir") -> Iterator
         else:
             raise
         raise UserError(
-            f"Cannot write to {directory}: {error.strerror}. {remedy}.{_resume_hint(directory)}"
+            f"Cannot write to {directory}: {error.strerror}. {remedy}.{resume_hint(directory)}"
         ) from error
 
 
@@ -90,6 +90,10 @@ def discard_if_barren(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _resume_hint(directory: Path) -> str:
+def resume_hint(directory: Path) -> str:
+    """Return a sentence, after a space, that says how to go on with a run that was cut off; or nothing."""
     last = directory / "last.ckpt"
-    return f" What was trained until then is kept: go on from `--ckpt_path {last}`." if last.is_file() else ""
+    if not last.is_file():
+        return ""
+    config = f"--config {directory / 'config.yaml'} " if (directory / "config.yaml").is_file() else ""
+    return f" What was trained until then is kept: go on from `{config}--ckpt_path {last}`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,9 +29,10 @@ from ..utils.errors import UserError
 from . import COMMANDS
 from .background import BackgroundCheckpointIO
 from .checkpoints import class_of, read_checkpoint, warn_of_missing_callbacks
+from .last import last_checkpoint
 from .memory import keep_freed_memory
 from .parser import RecipesParser, user_error
-from .runs import claim, discard_if_barren, explain_write_errors, free_directory
+from .runs import claim, discard_if_barren, explain_write_errors, free_directory, resume_hint
 
 # The model's argument, and where the data say it
 LINKS = {"num_classes": "num_classes", "in_chans": "channels", "image_size": "image_size"}
@@ -175,7 +177,8 @@ class RecipesCLI(LightningCLI):
         )
         if config["enable_checkpointing"] is not False:
             self.config_init["checkpoint"].dirpath = str(self.run_dir)
-            extra += [self.config_init["checkpoint"], *self._last_checkpoint()]
+            best = self.config_init["checkpoint"]
+            extra += [best, *last_checkpoint(best, self.config.checkpoint)]
         of_this_run = {"run_dir": None, "ckpt_path": None}  # which a run that takes its config.yaml is not
         saved = self.parser.parse_object(of_this_run, self.config)
         extra += [self.config_init["learning_curves"], SaveConfigCallback(self.parser, saved)]
@@ -201,6 +204,9 @@ class RecipesCLI(LightningCLI):
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path)
             except (UserError, MisconfigurationException, OSError):
                 discard_if_barren(self.run_dir)
+                raise
+            except SystemExit:  # by which Lightning ends after Ctrl-C
+                print(f"Interrupted.{resume_hint(self.run_dir)}", file=sys.stderr)
                 raise
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
             measured = self._measure(best)
@@ -243,23 +249,6 @@ class RecipesCLI(LightningCLI):
         if isinstance(self.datamodule, datamodules.ImageDataModule):
             return "test" in self.datamodule.splits
         return is_overridden("test_dataloader", self.datamodule) and is_overridden("test_step", self.model)
-
-    def _last_checkpoint(self) -> list[ModelCheckpoint]:
-        """Return what writes last.ckpt whenever one is due; Lightning does so only when it is the best."""
-        best, given = self.config_init["checkpoint"], self.config.checkpoint
-        if best.save_last is not True:
-            return []
-        best.save_last = False
-        when = ("every_n_train_steps", "train_time_interval", "every_n_epochs", "save_on_train_epoch_end")
-        return [
-            ModelCheckpoint(
-                best.dirpath,
-                filename=best.CHECKPOINT_NAME_LAST,
-                enable_version_counter=False,
-                save_weights_only=given.save_weights_only,
-                **{name: given[name] for name in when},
-            )
-        ]
 
     def _name(self) -> str:
         """Return what the run is about: the data and the backbone."""

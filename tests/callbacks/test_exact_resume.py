@@ -163,6 +163,22 @@ def test_torchdatas_loader_goes_on_without_a_replay(at, tmp_path):
         assert_ends_alike(whole, run(path=save.paths[at], training=torchdata_loader))
 
 
+class Asking(Journal):
+    """Asks for the length of the run, for which Lightning makes the loader's iterator at once."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 12
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("training", [shuffled, torchdata_loader, lambda: fast_loader(32, train=True)])
+def test_a_module_that_asks_for_the_length_of_the_run(at, training, tmp_path):
+    save = Save(tmp_path, "on_train_batch_end")
+    whole = run(save, module=Asking(), training=training)
+    assert_ends_alike(whole, run(path=save.paths[at], module=Asking(), training=training))
+
+
 @pytest.mark.parametrize("at", [0, 5])
 def test_torchdatas_loader_with_workers(at, tmp_path):
     pytest.importorskip("torchdata")

@@ -1,5 +1,6 @@
 import csv
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from lightning_recipes import ImageClassifier
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import same
@@ -90,6 +92,30 @@ def test_a_run_goes_on_by_its_own_config(run):
     assert status == 0, err
     saved = yaml.safe_load(Path("second/config.yaml").read_text())
     assert (saved["run_dir"], saved["ckpt_path"]) == (None, None)
+
+
+def test_ctrl_c_loses_nothing(run, monkeypatch, capsys):
+    """In the second epoch's first batch: the run goes on to what it would have been."""
+    extra = ("--trainer.callbacks+=ExactResume", "--trainer.callbacks+=EMA")
+    assert run("fit", *TINY, *extra, "--run_dir", "whole")[0] == 0
+
+    def interrupt(self, *_):
+        if self.trainer.global_step == 4:
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "on_train_batch_end", interrupt)
+        with pytest.raises(SystemExit):
+            run("fit", *TINY, *extra, "--run_dir", "cut")
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    hint = "go on from `--config cut/config.yaml --ckpt_path cut/last.ckpt`"
+    assert hint in capsys.readouterr().err
+    resumed = ("--config", "cut/config.yaml", "--ckpt_path", "cut/last.ckpt", "--run_dir", "resumed")
+    assert run("fit", *resumed)[0] == 0
+    one, two = (torch.load(f"{folder}/last.ckpt", weights_only=True) for folder in ("whole", "resumed"))
+    for part in ("state_dict", "weight_averages", "optimizer_states", "epoch", "global_step"):
+        assert same(one[part], two[part]), part
 
 
 def test_an_average_without_its_callback_is_named(run):
