@@ -1,7 +1,8 @@
 """Seconds an epoch: the CLI's defaults against a loop written by hand.
 
-Result (median of 24 pairs, range): 1.094 (1.00 to 1.20) in wall time, 1.076 (1.01 to 1.17) in processor
-time. AMD EPYC, 2 cores; python 3.11.7, torch 2.15.0, lightning 2.6.6; results/training_overhead.csv.
+Result (median of 24 pairs, range): 1.08 (0.93 to 1.44) in wall time, 1.04 (0.90 to 1.40) in processor time;
+a run just before, on the same noisy machine, gave 1.13 (0.88 to 1.39) and 1.07. AMD EPYC, 2 cores; python
+3.11.7, torch 2.15.0, lightning 2.6.6; results/training_overhead.csv.
 
 Both sides: resnet10t on the embedded digits at 32 × 32, the same batches, AdamW with two groups, one cycle,
 loss and accuracy in training; loss, accuracy, top-5, F1, AUROC and ECE in validation. Between any two
