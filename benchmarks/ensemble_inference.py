@@ -1,10 +1,9 @@
 """Seconds a batch of an ensemble: its members stacked by torch.func, against one after another.
 
-Result (stacked / loop, median of 15 pairs, range): resnet10t 2.27 (1.97 to 5.28) at batch 1 and 1.45 (1.11
-to 1.76) at 64; vit_tiny_patch16_224 0.95 (0.82 to 1.11) and 1.09 (1.02 to 1.21); test_vit 0.81 (0.44 to
-1.26) and 1.18 (0.78 to 1.58). So on a CPU the loop is the default. AMD EPYC, 2 cores, one thread, while
-other work ran on the machine; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31;
-results/ensemble_inference.csv. Not measured on a GPU.
+Result (stacked / loop, median of 15 pairs, range): resnet10t 2.42 (2.21 to 3.09) at batch 1 and 1.27 (1.11
+to 1.42) at 64; vit_tiny_patch16_224 0.95 (0.87 to 1.03) and 1.16 (1.06 to 1.26); test_vit 1.07 (0.88 to
+1.55) and 1.18 (0.99 to 1.51). So on a CPU the loop is the default. AMD EPYC, 2 cores, one thread; python
+3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/ensemble_inference.csv. Not measured on a GPU.
 
 Five members of one architecture with weights of their own, images of 32 × 32 pixels, float32, inference mode:
 `EnsembleClassifier.member_probabilities` with `stacked: true` and with `stacked: false` in turn, so that each
