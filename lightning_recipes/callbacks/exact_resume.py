@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..utils.loaders import generators_of
 from ..utils.rng import generator_states, set_generator_states
-from .progress import batches_seen, end_epoch_properly, make_up_for_validation
+from .interrupted_epoch import batches_seen, end_epoch_properly, make_up_for_validation
 
 _SAVED = "accumulated_gradients"  # our part of a full checkpoint
 States = dict[str, Any]  # of the process's generators, and those of the loaders

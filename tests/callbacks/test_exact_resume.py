@@ -1,8 +1,12 @@
 """`ExactResume`: checkpoints of any moment, any loader, and what it says of what it cannot bring back."""
 
+import os
 import random
+import subprocess
+import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from lightning_recipes import ExactResume
 from tests.beat.toys import trainer
 from tests.contract.toys import loader as fast_loader
 
+ROOT = Path(__file__).parents[2]
 NUMBERS = torch.arange(8.0).view(-1, 1)  # four batches of two
 
 
@@ -293,3 +298,21 @@ def test_two_runs_of_one_process_differ():
     for each, module in zip(used, (first, second), strict=True):
         each.fit(module, shuffled())
     assert all(a != b for a, b in pairwise([first.journal, second.journal]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [4, 6])
+def test_each_of_two_processes_goes_on(at, tmp_path):
+    """Between two epochs, and within one. See `resumed_run`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for arguments in (["whole"], ["rest", str(tmp_path / "whole" / f"step={at}.ckpt")]):
+        command = [sys.executable, "-m", "tests.callbacks.resumed_run", str(tmp_path), *arguments]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    journals = []
+    for rank in (0, 1):
+        whole, rest = (torch.load(tmp_path / f"{name}-{rank}.pt") for name in ("whole", "rest"))
+        assert rest["journal"] == whole["journal"][at:]
+        assert all(torch.equal(rest["weights"][name], tensor) for name, tensor in whole["weights"].items())
+        journals.append(rest["journal"])
+    assert journals[0] != journals[1]
