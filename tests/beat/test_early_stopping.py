@@ -92,6 +92,23 @@ def test_a_run_that_has_recovered_before_min_epochs_goes_on(side):
     assert epochs == 6
 
 
+class ScriptedChecks(Scripted):
+    """Each validation, of which an epoch has two, logs the next of the values."""
+
+    def validation_step(self, batch, batch_idx):
+        if not self.trainer.sanity_checking:
+            self.log("loss", self.values[len(self.seen)])
+            self.seen.append(float(self.w))
+
+
+@both
+def test_a_run_that_has_recovered_before_the_epoch_ends_goes_on(side):
+    """The third value asks for a stop, which can only come with the epoch's end; the fourth is better."""
+    module = ScriptedChecks([3.0, 4.0, 4.0, 2.0, 1.5, 1.0, 0.9, 0.8])
+    used = fit(module, stopping(side, patience=2), epochs=4, min_epochs=2, val_check_interval=2)
+    assert used.current_epoch == 4
+
+
 @both
 def test_a_metric_of_every_third_epoch_is_counted_once(side):
     values = [3.0, None, None, 2.0, None, None, 1.0, None, None]

@@ -233,6 +233,21 @@ def test_a_member_that_diverged_ends_nothing_and_is_left_out(tmp_path):
     assert all(bool(tensor.isfinite().all()) for tensor in stored.values())
 
 
+def test_each_validation_loader_is_cut_as_the_trainer_cuts_it(tmp_path):
+    """Half of 16 and of 4 batches of two."""
+    callback = SnapshotEnsemble(1, dirpath=tmp_path)
+    settings = {**QUIET, "max_epochs": 1, "callbacks": [callback], "limit_val_batches": 0.5}
+
+    class Two(Line):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            pass
+
+    Trainer(**settings).fit(Two(), data(), [data(32), data(8)])
+    stored = torch.load(callback.members[0].path, weights_only=True)["validation"]
+    expected = torch.cat([torch.cat([b[1] for b in list(data(size))[: size // 4]]) for size in (32, 8)])
+    assert torch.equal(stored["targets"], expected)
+
+
 def test_members_that_cannot_be_scored_are_kept(tmp_path):
     class Ignoring(SnapshotEnsemble):
         def predict(self, pl_module, batch):

@@ -109,6 +109,7 @@ def test_ctrl_c_loses_nothing(run, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             run("fit", *TINY, *extra, "--run_dir", "cut")
     signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == 4
     hint = "go on from `--config cut/config.yaml --ckpt_path cut/last.ckpt`"
     assert hint in capsys.readouterr().err
     resumed = ("--config", "cut/config.yaml", "--ckpt_path", "cut/last.ckpt", "--run_dir", "resumed")
