@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import os
@@ -26,6 +27,18 @@ def fashion_mnist(root: Path) -> Path:
     for path in packed:
         (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     return root
+
+
+def given_device() -> argparse.Namespace:
+    """Return the arguments `device` and `threads` of the command line; torch then uses so many threads."""
+    import torch
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
 
 
 def machine() -> str:

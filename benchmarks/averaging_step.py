@@ -31,7 +31,6 @@ buffers; and `torch._foreach_lerp_` over lists of the same floating-point tensor
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -40,7 +39,7 @@ from itertools import product
 import ema_pytorch
 import timm
 import torch
-from _common import machine, row, write
+from _common import given_device, machine, row, write
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from timm.utils import ModelEmaV3
@@ -115,11 +114,7 @@ def measure(name: str, device: torch.device, *, training: bool) -> dict[str, lis
 
 def main() -> None:
     """Measure, and write the CSV."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given = given_device()
     device = torch.device(given.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
     where += f", {given.threads} threads" if given.threads > 1 else ", one thread"

@@ -14,12 +14,11 @@ ratio compares neighbours in time; which comes first alternates. Both must give 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 import torch
-from _common import machine, row, write
+from _common import given_device, machine, row, write
 from lightning.pytorch import seed_everything
 
 from lightning_recipes import EnsembleClassifier, ImageClassifier
@@ -53,11 +52,7 @@ def seconds(model: EnsembleClassifier, images: torch.Tensor, *, stacked: bool) -
 
 def main() -> None:
     """Measure, and write the CSV."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given = given_device()
     seed_everything(0, verbose=False)
     where = f"{machine()}, {given.threads} threads"
     if given.device != "cpu":

@@ -98,8 +98,10 @@ class EMA(AveragedWeights):
         """Find the decay that suits the length of the run."""
         super().on_train_start(trainer, pl_module)
         total = steps_of_run(trainer)
-        if self.decay is not None or total is not None or not self._decay:
-            self._decay = self._suited(total) if self.decay is None else self.decay
+        if self.decay is not None:
+            self._decay = self.decay
+        elif total is not None or not self._decay:  # otherwise the checkpoint's, found at an epoch's end
+            self._decay = self._suited(total)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the decay again, where only now it is known how long an epoch is."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor
@@ -92,26 +93,32 @@ class ExactResume(Callback):
         if trainer.strategy.root_device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
             inexact.append("CUDA kernels that add in no fixed order (set `Trainer(deterministic=True)`)")
         if loaded is not None:
-            self._first = False
-            epoch_loop = trainer.fit_loop.epoch_loop
-            due = epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-            if self._cut and not due:
-                epoch_loop.val_loop._has_run = True  # nothing is left of the epoch but its end
-                epoch_loop._batches_that_stepped += 1
-            due = due and not self._cut and make_up_for_validation(trainer)
-            seen = batches_seen(trainer)
-            if seen or self._cut:
-                inexact.append("the metrics of this epoch's training, which count only what follows")
-            if seen and not self._accumulate(trainer, pl_module, seen):
-                inexact.append("the gradients accumulated so far")
             stateful = all(hasattr(loader, "load_state_dict") for loader in loaders)
-            if trainer.fit_loop._combined_loader_states_to_load and not self._cut:
-                # The loaders were asked for their length before the checkpoint's loops were restored.
-                trainer.fit_loop._load_combined_loader_states()
-                self._late = True
-            self._go_on(trainer, loaded, seen, stateful=stateful, validates=due)
+            inexact += self._resume(trainer, pl_module, loaded, stateful=stateful)
         if inexact:
             rank_zero_warn(f"Resuming is exact but for {'; '.join(dict.fromkeys(inexact))}.")
+
+    def _resume(
+        self, trainer: Trainer, pl_module: LightningModule, loaded: States, *, stateful: bool
+    ) -> Iterator[str]:
+        """Go on, and yield what of the epoch that was cut off cannot be brought back."""
+        self._first = False
+        epoch_loop = trainer.fit_loop.epoch_loop
+        due = epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        if self._cut and not due:
+            epoch_loop.val_loop._has_run = True  # nothing is left of the epoch but its end
+            epoch_loop._batches_that_stepped += 1
+        validates = due and not self._cut and make_up_for_validation(trainer)
+        seen = batches_seen(trainer)
+        if trainer.fit_loop._combined_loader_states_to_load and not self._cut:
+            # The loaders were asked for their length before the checkpoint's loops were restored.
+            trainer.fit_loop._load_combined_loader_states()
+            self._late = True
+        self._go_on(trainer, loaded, seen, stateful=stateful, validates=validates)
+        if seen or self._cut:
+            yield "the metrics of this epoch's training, which count only what follows"
+        if seen and not self._accumulate(trainer, pl_module, seen):
+            yield "the gradients accumulated so far"
 
     def _accumulate(self, trainer: Trainer, pl_module: LightningModule, seen: int) -> bool:
         """Take up the gradients of batches whose step is still to come; return whether none is missing."""
@@ -143,8 +150,8 @@ class ExactResume(Callback):
                 fetcher.combined_loader, begun, None if validates else now, seen, stateful=stateful
             )
             return
-        if self._epoch is not None and not (seen and stateful):
-            self._restore(self._epoch)
+        if self._late or (self._epoch is not None and not (seen and stateful)):
+            self._restore(self._epoch or begun)
             iter(fetcher)  # looks a batch ahead, to know which is the last
         for _ in range(0 if stateful else seen):
             next(fetcher)
@@ -260,6 +267,11 @@ def _inexact(loader: Any) -> Iterator[str]:  # noqa: ANN401 - any iterable of ba
     """Yield what of a training loader cannot be brought back."""
     name = type(loader).__name__
     if hasattr(loader, "load_state_dict"):
+        if sized_len(loader) is None:  # Lightning looks a batch ahead, and keeps the state behind it
+            yield (
+                f"the batch that is fetched ahead from {name}, which has no length and is lost within an "
+                "epoch (give its data set `__len__`)"
+            )
         return
     if not isinstance(loader, DataLoader):
         yield f"the order of {name} (give it `state_dict` and `load_state_dict`)"

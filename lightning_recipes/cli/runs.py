@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..utils.errors import UserError
+from ..utils.files import probe
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -45,10 +46,7 @@ def claim(directory: Path, least_bytes: int) -> None:
             f"`run_dir` {directory} holds files already. Give another, or leave it out for a new one."
         )
     with explain_write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".probe"
-        probe.touch()
-        probe.unlink()
+        probe(directory / "run")
     free = shutil.disk_usage(directory).free
     if free < least_bytes:
         directory.rmdir()

@@ -184,6 +184,30 @@ def test_a_module_that_asks_for_the_length_of_the_run(at, training, tmp_path):
     assert_ends_alike(whole, run(path=save.paths[at], module=Asking(), training=training))
 
 
+class AskingInVain(Journal):
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == -1
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("kind", [Journal, AskingInVain])
+def test_a_stateful_stream_goes_on_but_for_the_batch_fetched_ahead(kind, tmp_path):
+    """Lightning saves the state behind that batch; a warning names it."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def training():
+        return stateful.StatefulDataLoader(Stream(), batch_size=2)
+
+    def batches(module):
+        return [what[2] for what in module.journal if what[0] == "batch"]
+
+    save = Save(tmp_path, "on_train_batch_end")
+    whole = run(save, module=kind(), training=training)
+    with pytest.warns(UserWarning, match="the batch that is fetched ahead from StatefulDataLoader"):
+        resumed = run(path=save.paths[5], module=kind(), training=training)
+    assert batches(resumed) == batches(whole)[7:]
+
+
 @pytest.mark.parametrize("at", [0, 5])
 def test_torchdatas_loader_with_workers(at, tmp_path):
     pytest.importorskip("torchdata")
