@@ -88,8 +88,6 @@ class StackedMembers:
                 return _loop(members, images)
             apply = vmap(partial(_call, members[0]), in_dims=(0, None))
             return torch.cat([apply(group.stack, chunk) for chunk in torch.split(images, most)], 1).unbind()
-        except torch.OutOfMemoryError as error:
-            failed: Exception = error
         except (RuntimeError, TypeError, ValueError) as error:
             failed = error
         logits = _loop(members, images)  # where these fail too, it is not for the stack
