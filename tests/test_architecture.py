@@ -11,9 +11,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_recipes"
 FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {
-    "cli": 4,
-    "recipe": 3,
-    **dict.fromkeys(("modules", "callbacks", "datamodules", "reports"), 2),
+    "cli": 5,
+    "recipe": 4,
+    **dict.fromkeys(("modules", "callbacks", "datamodules", "reports"), 3),
+    "diagnosis": 2,
     **dict.fromkeys(
         (
             "layers",
@@ -23,6 +24,7 @@ RANKS = {
             "transfer",
             "plots",
             "checks",
+            "evidence",
             "preprocessing",
             "averaging",
             "batch_norm",
