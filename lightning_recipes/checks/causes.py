@@ -20,6 +20,7 @@ CAUSES: dict[str, str] = {
     "loss-detached": (
         "Return a loss that depends on the weights: no `.item()`, `.detach()` or `no_grad` before it."
     ),
+    "label-leak": "Look at the forward pass: it is given the labels, or something made of them.",
     # the data
     "raw-pixels": "Scale the pixels: `normalize='channel_mean_std'`, or divide by 255 and standardise.",
     "double-normalization": "Normalise once: in the datamodule or in the module, not in both.",

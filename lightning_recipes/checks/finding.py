@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 from .causes import CAUSES
@@ -56,10 +57,22 @@ class Finding:
             "check": self.check,
             "status": self.status,
             "message": self.message,
-            "evidence": dict(self.evidence),
+            "evidence": {name: _plain(value) for name, value in self.evidence.items()},
             "causes": list(self.causes),
             "advice": self.advice,
         }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever evidence holds
+    """Return what JSON knows: numbers that are not finite become words."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    return number if isfinite(number) else str(number)
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,0 +1,100 @@
+"""One examination of a run that is about to begin: what it may use, what it has gathered, what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from ..checks import Finding
+from ..evidence.first_batches import FirstBatches
+from ..evidence.memorizing import Pace
+from ..evidence.scan import Scan, scan
+from ..evidence.trials import CannotTry, Trials
+from ..evidence.weights import looks_untrained
+
+Stage = Callable[["Examination"], Iterable[Finding]]
+
+
+class Examination:
+    """What the stages share. Made within a fit, after everything is set up and before the first step.
+
+    Args:
+        trainer: Of the run.
+        seconds: That all stages together may take.
+    """
+
+    def __init__(self, trainer: Trainer, *, seconds: float) -> None:
+        self.trainer, self.module = trainer, trainer.lightning_module
+        self.seconds = seconds
+        self.began = time.monotonic()
+        self.findings: list[Finding] = []
+        self.first: FirstBatches | None = None
+        self.pace: Pace | None = None
+
+    def until(self, share: float) -> float:
+        """Return the moment at which so much of the time is spent, for `time.monotonic()`."""
+        return self.began + share * self.seconds
+
+    def run(self, stages: Iterable[tuple[str, Stage]]) -> list[Finding]:
+        """Run the stages in order; one that cannot run says SKIP and why."""
+        for name, stage in stages:
+            try:
+                self.findings.extend(stage(self))
+            except CannotTry as reason:
+                self.findings.append(Finding(name, "SKIP", str(reason)))
+            except (
+                Exception
+            ) as error:  # whatever a stranger's module does, an examination must not break its run
+                said = f"could not run: {type(error).__name__}: {error}"
+                self.findings.append(Finding(name, "SKIP", said.splitlines()[0]))
+        return self.findings
+
+    @cached_property
+    def trials(self) -> Trials:
+        """What runs copies."""
+        return Trials(self.trainer)
+
+    @cached_property
+    def train(self) -> Scan:
+        """What a look at the training data gave."""
+        return scan(self.trainer, self.trainer.train_dataloader, deadline=self.until(0.15))
+
+    @cached_property
+    def validation(self) -> Scan | None:
+        """What a look at the validation data gave; None where there is none."""
+        loader = validation_loader(self.trainer)
+        return None if loader is None else scan(self.trainer, loader, deadline=self.until(0.2))
+
+    @cached_property
+    def trained(self) -> bool:
+        """Whether the weights are not fresh, as of a pretrained backbone."""
+        return looks_untrained(self.module) is False
+
+    def causes(self) -> list[str]:
+        """Return the causes that FAIL and WARN findings name, worst and likeliest first."""
+        named = [
+            f.causes[0]
+            for status in ("FAIL", "WARN")
+            for f in self.findings
+            if f.status == status and f.causes
+        ]
+        return list(dict.fromkeys(named))
+
+
+def validation_loader(trainer: Trainer) -> Any:  # noqa: ANN401 - any iterable of batches
+    """Return the first validation loader, made anew where the run has not made it yet; None without one."""
+    loaders = trainer.val_dataloaders
+    if loaders is None:
+        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        if not source.is_defined() or not trainer.enable_validation:
+            return None
+        loaders = source.dataloader()
+    if isinstance(loaders, dict):
+        loaders = list(loaders.values())
+    if isinstance(loaders, (list, tuple)):
+        return loaders[0] if loaders else None
+    return loaders

@@ -1,0 +1,220 @@
+"""The first batches: what the loss is given, and what comes back from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ..checks import Finding, worst_first
+from ..checks.batch_mixing import batch_mixing, moved_rows
+from ..checks.initial_loss import initial_loss, label_independence
+from ..checks.label_smoothing import label_smoothing
+from ..checks.logit_gradient import logit_gradient
+from ..checks.logits import logits
+from ..evidence.batches import inputs_of, size_of, take, with_inputs
+from ..evidence.first_batches import FirstBatches, first_batches, loss_of
+from ..evidence.loss_calls import BINARY, REGRESSION, LossCall, LossCalls, rows_of
+from .errors import error_finding
+from .examination import Examination
+
+INDEPENDENCE_SAMPLES = 128
+
+
+def first(examination: Examination) -> Iterator[Finding]:
+    """Hand the first batches to a copy, and say whether its step works at all."""
+    batches = examination.train.batches
+    if not batches:
+        raise examination.train.error or ValueError("the training loader gives no batch")
+    seen = first_batches(examination.trials, batches, deadline=examination.until(0.3))
+    examination.first = seen
+    error = seen.outcome.error if seen.outcome is not None else None
+    if error is not None and not seen.losses:
+        yield error_finding(error, seen)
+        return
+    loss = seen.losses[0]
+    automatic = examination.module.automatic_optimization
+    if automatic and loss is None:
+        yield Finding(
+            "first step", "SKIP", "the training step returns no loss; Lightning leaves such batches out"
+        )
+    elif automatic and not seen.differentiable[0]:
+        said = "the loss does not depend on any weight that is trained"
+        yield Finding(
+            "first step", "FAIL", said, {}, ("loss-detached", "detached-backbone", "frozen-backbone")
+        )
+    elif error is not None:
+        yield error_finding(error, seen)
+    else:
+        names = sorted({call.name for calls in seen.calls for call in calls.seen})
+        said = f"{len(seen.losses)} batches; the loss calls {', '.join(names) or 'no function that is known'}"
+        yield Finding("first step", "PASS", said, {"losses": names})
+
+
+def initial(examination: Examination) -> Iterator[Finding]:
+    """The size of the first loss, and whether it knows the labels."""
+    seen = _seen(examination)
+    calls = seen.classification()
+    main = _main_calls(seen)
+    if not main:
+        value = next((loss for loss in seen.losses if loss is not None), None)
+        said = "no loss over classes was called"
+        if value is not None:
+            said += f"; the step returns {float(value):.4g}"
+        yield Finding("initial loss", "SKIP", said)
+        return
+    call = main[0]
+    value = sum(float(c.value.mean()) for c in main) / len(main)
+    spread = float(torch.stack([rows_of(c.inputs).double().var(1).mean() for c in main]).mean())
+    yield initial_loss(
+        value,
+        name=call.name,
+        num_classes=call.logits.shape[1] if call.inputs.dim() > 1 else 2,
+        rows=len(call.logits),
+        reduction=call.reduction,
+        spread=spread,
+        trained=examination.trained,
+    )
+    plain = [(c, labels) for c, labels, mixed in calls if labels is not None and not mixed]
+    if not plain:
+        yield Finding("label independence", "SKIP", "no single label for each row of logits")
+        return
+    width = plain[0][0].logits.shape[1]
+    alike = [(c, labels) for c, labels in plain if c.logits.shape[1] == width]
+    z = torch.cat([c.logits for c, _ in alike])[:INDEPENDENCE_SAMPLES]
+    given = torch.cat([labels for _, labels in alike])[:INDEPENDENCE_SAMPLES]
+    valid = (given >= 0) & (given < width)
+    yield label_independence(z[valid].float(), given[valid], trained=examination.trained)
+
+
+def given(examination: Examination) -> Iterator[Finding]:
+    """What the loss function was given, and the derivative at it."""
+    seen = _seen(examination)
+    calls = seen.classification()
+    judged: list[Finding] = []
+    slopes: list[Finding] = []
+    for (call, labels, mixed), direct in zip(calls, _directly(seen), strict=False):
+        rows = call.logits
+        judged.append(logits(rows, name=call.name, made_by=call.made_by, by_model=direct))
+        if call.gradient is not None:
+            gradient = rows_of(call.gradient) / examination.trials.loss_scale()
+            ignored = call.options.get("ignore_index", -100)
+            usable = labels if labels is None or not bool((labels == ignored).any()) else None
+            # with strong smoothing a right answer may already be too sure
+            mixed = mixed or float(call.options.get("label_smoothing") or 0.0) > 0.3
+            slopes.append(logit_gradient(gradient, rows, usable, name=call.name, mixed=mixed))
+    binary = [c for calls_ in seen.calls for c in calls_.seen if c.name == "binary_cross_entropy_with_logits"]
+    judged += [logits(_as_rows(c.inputs), name=c.name, made_by=c.made_by) for c in binary]
+    if judged:
+        yield worst_first(judged)[0]
+    else:
+        yield Finding("logits", "SKIP", "no loss over classes was called")
+    if slopes:
+        yield worst_first(slopes)[0]
+    smoothing = [call.options.get("label_smoothing") or 0.0 for call, _, _ in calls]
+    soft = [
+        rows_of(c.targets) for c, _, _ in calls if c.targets is not None and c.targets.is_floating_point()
+    ]
+    if smoothing:
+        yield label_smoothing(max(smoothing) if max(smoothing) > 0 or not soft else torch.cat(soft))
+    yield from _squared_error_of_classes(seen)
+
+
+def mixing(examination: Examination) -> Iterator[Finding]:
+    """Exchange one sample, all in eval mode, and see whether other samples' outputs move."""
+    seen = _seen(examination)
+    batch = take(seen.batches[0], slice(8))
+    inputs = inputs_of(batch)
+    if size_of(batch) < 4 or inputs is None or not seen.calls:
+        raise ValueError("needs batches of 4 samples with inputs")
+    calls = seen.classification()
+    if not calls and not any(c.name in BINARY + REGRESSION for cs in seen.calls for c in cs.seen):
+        raise ValueError("no known loss was called")
+    if calls and calls[0][2]:
+        yield Finding("batch mixing", "SKIP", "targets are mixed within the batch, so outputs may be, too")
+        return
+    if calls and calls[0][1] is not None and torch.equal(calls[0][1].cpu(), torch.arange(len(calls[0][1]))):
+        yield Finding("batch mixing", "SKIP", "a contrastive loss compares the samples of a batch on purpose")
+        return
+    index = 1
+    single = _moved(examination, batch, index, torch.float32)
+    double = _moved(examination, batch, index, torch.float64) if single > 1e-4 else None
+    yield batch_mixing(single, double)
+
+
+def _moved(examination: Examination, batch: Any, index: int, dtype: torch.dtype) -> float:  # noqa: ANN401
+    """Return how far other rows move when the sample at `index` is exchanged for another one."""
+    rows: list[Tensor] = []
+
+    def exchanged(inputs: Tensor) -> Tensor:
+        inputs = inputs.clone()
+        inputs[index] = inputs[index].flip(-1) * 1.5 + 0.3
+        return inputs
+
+    def prepare(module: LightningModule) -> None:
+        module.to(dtype)
+
+    def step(module: LightningModule, own: Any, given: Any, _: int) -> Any:  # noqa: ANN401
+        module.eval()
+        given = with_inputs(given, lambda x: x.to(dtype))
+        for each in (given, with_inputs(given, exchanged)):
+            torch.manual_seed(0)
+            with LossCalls() as calls:
+                output = own(each)
+            call = next(iter(calls.classification() or calls.seen))
+            rows.append(call.inputs if call.inputs.dim() > 1 else call.inputs[:, None])
+        return loss_of(output)
+
+    autocast = examination.trials.module.trainer.precision
+    outcome = examination.trials.run([batch], 1, step=step, optimizer="held", prepare=prepare)
+    if len(rows) < 2:
+        raise ValueError(f"with {dtype} and precision {autocast} the step raises {outcome.error}")
+    before, after = (r.flatten(1) for r in rows)
+    if len(before) != size_of(batch):
+        raise ValueError("the loss is given another number of rows than the batch has samples")
+    return moved_rows(before, after, index)
+
+
+def _seen(examination: Examination) -> FirstBatches:
+    if examination.first is None or not examination.first.calls:
+        raise ValueError("the first step did not work")
+    return examination.first
+
+
+def _main_calls(seen: FirstBatches) -> list[LossCall]:
+    """Return the first call of each batch whose value can be expected."""
+    found = []
+    for calls in seen.calls:
+        usable = [c for c in calls.classification() if c.name != "log_softmax"]
+        usable += [c for c in calls.seen if c.name in BINARY]
+        if usable:
+            found.append(usable[0])
+    return found
+
+
+def _directly(seen: FirstBatches) -> list[bool]:
+    """Return, for each call over classes, whether it was given a layer's very output."""
+    return [
+        direct
+        for calls, direct in zip(seen.calls, seen.modelled, strict=False)
+        for _ in calls.classification()
+    ]
+
+
+def _as_rows(inputs: Tensor) -> Tensor:
+    return inputs if inputs.dim() == 2 and inputs.shape[1] > 1 else inputs.reshape(-1, 1).expand(-1, 2)
+
+
+def _squared_error_of_classes(seen: FirstBatches) -> Iterator[Finding]:
+    for call in (c for calls in seen.calls for c in calls.seen if c.name == "mse_loss"):
+        t = call.targets
+        if t is None or t.dim() != 2 or t.shape[1] < 2:
+            continue
+        if bool(((t == 0) | (t == 1)).all()) and bool((t.sum(1) == 1).all()):
+            said = f"squared error on one-hot targets of {t.shape[1]} classes"
+            yield Finding("loss for classes", "INFO", said, {"loss": "mse_loss"}, ("mse-for-classification",))
+            return

@@ -1,0 +1,102 @@
+"""A few samples learned by heart; what stands in the way when they are not; how far a step goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from math import nan
+from typing import Any
+
+from ..checks import Finding
+from ..checks.learning_rate import learning_rate
+from ..checks.overfit import Attempts, Learned, overfit
+from ..evidence.batches import joined, size_of, take
+from ..evidence.memorizing import Attempt, memorize, pace
+from .examination import Examination
+
+SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
+SWAPPED = ("loss", "inputs", "initialization", "regularization", "modes", "frozen weights")
+
+
+def few_samples(examination: Examination) -> Any:  # noqa: ANN401 - batches have any form
+    """Return one batch of 32 samples, or fewer where there are no more."""
+    batches = examination.train.batches
+    whole = batches[0]
+    for number in range(1, len(batches)):
+        if size_of(whole) >= SAMPLES:
+            break
+        whole = joined(batches[: number + 1])
+    return take(whole, slice(SAMPLES)) if size_of(whole) > SAMPLES else whole
+
+
+def rate(examination: Examination) -> Iterator[Finding]:
+    """How far the first steps of the user's optimizer go, at its peak rate."""
+    measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
+    examination.pace = measured
+    if measured.error and not measured.losses:
+        raise ValueError(measured.error)
+    if not measured.steps:
+        yield Finding(
+            "learning rate", "FAIL", "no optimizer step was taken", {"batches": PACE_STEPS}, ("missing-step",)
+        )
+        return
+    losses = measured.losses if examination.module.automatic_optimization else ()
+    yield learning_rate(
+        measured.ratios,
+        measured.growth,
+        losses=losses,
+        predicted=measured.predicted,
+        fine_tuning=examination.trained,
+    )
+
+
+def by_heart(examination: Examination) -> Iterator[Finding]:
+    """Whether a few samples can be learned by heart, and which one change makes it possible."""
+    batch = few_samples(examination)
+    size = size_of(batch)
+    own = _learned(_attempt(examination, batch, 0.6))
+    if own.passed:
+        yield overfit(Attempts(own, samples=size, note=examination.trials.note))
+        return
+    adam = _learned(_attempt(examination, batch, 0.7, optimizer="adam"))
+    swaps = {}
+    if not adam.passed:
+        for number, name in enumerate(SWAPPED):
+            share = 0.7 + 0.2 * (number + 1) / len(SWAPPED)
+            if time.monotonic() > examination.until(share):
+                continue
+            swaps[name] = _learned(_attempt(examination, batch, share, swap=name))
+    attempts = Attempts(own, adam, swaps, samples=size, note=examination.trials.note)
+    yield overfit(attempts, examination.causes())
+
+
+def _attempt(
+    examination: Examination, batch: Any, share: float, *, optimizer: str = "own", swap: str = ""
+) -> Attempt:  # noqa: ANN401
+    return memorize(
+        examination.trials,
+        batch,
+        STEPS,
+        deadline=max(examination.until(share), time.monotonic() + 0.02 * examination.seconds),
+        enough=lambda attempt: _learned(attempt).passed,
+        optimizer=optimizer,
+        swap=swap,
+    )
+
+
+def _learned(attempt: Attempt) -> Learned:
+    values = attempt.values()
+    if not values:
+        return Learned(nan, nan, error=attempt.error or "no loss was returned")
+    late = values[-max(len(values) // 4, 1)]
+    floor = attempt.floor if attempt.floor is not None else 0.0
+    return Learned(
+        first=values[0],
+        last=values[-1],
+        floor=floor,
+        accuracy=attempt.accuracy(),
+        steps=len(values),
+        cut_off=attempt.cut_off,
+        improving=values[-1] < late - 0.02 * abs(values[0] - floor),
+        error=attempt.error,
+    )

@@ -1,0 +1,28 @@
+"""The stages before the first step, in their order: each stands on what the ones before it gathered."""
+
+from __future__ import annotations
+
+from . import data, loss, overfitting, relevance, static
+from .examination import Stage
+
+BEFORE_TRAINING: tuple[tuple[str, Stage], ...] = (
+    ("first step", loss.first),
+    ("input scale", data.inputs),
+    ("labels", data.targets),
+    ("validation data", data.validation),
+    ("layers", static.layers),
+    ("parameters", static.parameters),
+    ("optimizers", static.optimizers),
+    ("schedule", static.schedules),
+    ("logits", loss.given),
+    ("initial loss", loss.initial),
+    ("batch mixing", loss.mixing),
+    ("labels belong to inputs", data.belonging),
+    ("learning rate", overfitting.rate),
+    ("overfit", overfitting.by_heart),
+    ("reach of inputs", relevance.reach),
+    ("learning from inputs", relevance.learning),
+)
+_ALL = dict(BEFORE_TRAINING)
+INITIAL_LOSS = tuple((name, _ALL[name]) for name in ("first step", "logits", "initial loss"))
+OVERFIT = tuple((name, _ALL[name]) for name in ("overfit",))

@@ -1,0 +1,198 @@
+"""The calls of a loss function inside somebody else's training step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+CLASSIFICATION = ("cross_entropy", "nll_loss", "multi_margin_loss", "log_softmax")
+BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "soft_margin_loss")
+REGRESSION = ("mse_loss", "smooth_l1_loss", "huber_loss", "l1_loss")
+_KNOWN = {
+    getattr(functional, name): name
+    for name in (*CLASSIFICATION, *BINARY, *REGRESSION, "multilabel_soft_margin_loss", "hinge_embedding_loss")
+}
+_SQUASHING = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "hardtanh", "clamp")
+_RECTIFYING = ("relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "elu", "selu", "mish", "hardswish")
+_ELEMENTARY = ("log",)  # between a squashing function and `nll_loss`
+_ALIKE = ("View", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Contiguous", "Alias", "Slice", "T")
+# the backward nodes of operations that hand numbers on as they are
+
+
+@dataclass
+class LossCall:
+    """One call of a loss function.
+
+    Args:
+        name: The function's, such as `cross_entropy`; `log_softmax` where a loss is made by hand out of it.
+        inputs: What the function was given, detached: logits (N, K) for a cross-entropy.
+        targets: Indices (N,) or numbers shaped like `inputs`, detached; None where only a softmax was seen.
+        options: `reduction`, `label_smoothing`, `weight`, `ignore_index`, as given.
+        value: What it returned, detached.
+        made_by: The functions that made `inputs` out of the layer before, last first: `("softmax",)`.
+        before: What went into the first of these; `inputs` where there is none.
+        source: Identity of the tensor that came in: calls that share it have mixed targets.
+        gradient: The derivative of the step's loss by `inputs`, after the backward pass.
+    """
+
+    name: str
+    inputs: Tensor
+    targets: Tensor | None
+    options: Mapping[str, Any]
+    value: Tensor
+    made_by: tuple[str, ...]
+    before: Tensor
+    source: int
+    gradient: Tensor | None = None
+    live: Tensor | None = None  # `before` with its graph, for a loss that replaces this one within the step
+
+    @property
+    def logits(self) -> Tensor:
+        """Return the inputs as rows of classes, (N, K): (N, K, d1, ...) becomes (N·d1·…, K)."""
+        return rows_of(self.inputs)
+
+    @property
+    def indices(self) -> Tensor | None:
+        """Return the targets as indices (N,), soft ones by their largest; None where there are none.
+
+        Those of a cross-entropy that are `ignore_index` stay as they are.
+        """
+        if self.targets is None:
+            return None
+        if self.targets.is_floating_point():
+            return rows_of(self.targets).argmax(1) if self.targets.dim() > 1 else self.targets.round().long()
+        return self.targets.reshape(-1)
+
+    @property
+    def hard(self) -> bool:
+        """Return whether each sample has one class."""
+        return self.targets is not None and not self.targets.is_floating_point()
+
+    @property
+    def reduction(self) -> str:
+        """Return `mean`, `sum` or `none`."""
+        return str(self.options.get("reduction") or "mean")
+
+
+def rows_of(tensor: Tensor) -> Tensor:
+    """Return (N, K, d1, ...) as (N·d1·…, K).
+
+    >>> rows_of(torch.zeros(2, 3, 4)).shape
+    torch.Size([8, 3])
+    """
+    return tensor if tensor.dim() < 3 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+@dataclass
+class LossCalls(TorchFunctionMode):
+    """Note the loss calls within the block, and the gradients that flow back into them.
+
+    Nothing of what is computed changes. The gradients come with the backward pass, within the block or
+    after it.
+
+    >>> weight = torch.ones(2, 3, requires_grad=True)
+    >>> with LossCalls() as calls:
+    ...     loss = functional.cross_entropy((weight * 2).softmax(1), torch.tensor([0, 1]))
+    >>> loss.backward()
+    >>> calls.seen[0].name, calls.seen[0].made_by, calls.seen[0].gradient.sum().abs() < 1e-6
+    ('cross_entropy', ('softmax',), tensor(True))
+    """
+
+    seen: list[LossCall] = field(default_factory=list)
+    dropout: dict[str, float] = field(default_factory=dict)
+    _made: dict[Any, tuple[str, Tensor, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever `func` returns
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        known = _KNOWN.get(func)
+        given = _arguments(func, args, kwargs) if known else {}
+        before = given.get("input")
+        # taken before the call: some losses are followed by work in place
+        kept = before.detach().clone() if known and isinstance(before, Tensor) else None
+        shaped = name in _SQUASHING + _RECTIFYING + _ELEMENTARY and args and isinstance(args[0], Tensor)
+        node = args[0].grad_fn if shaped else None
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            return result
+        if shaped and result.grad_fn is not None:
+            self._made[result.grad_fn] = (name.rstrip("_"), args[0], node)
+        if known and kept is not None and known != "log_softmax":
+            self._note(known, before, kept, given, result)
+        elif known == "log_softmax" and kept is not None and _over_classes(given, kept):
+            self._note(known, before, kept, {}, result)
+        return result
+
+    def classification(self) -> list[LossCall]:
+        """Return the calls that judge rows of logits, those made by hand only where there is nothing else."""
+        direct = [c for c in self.seen if c.name in CLASSIFICATION[:-1] and c.inputs.dim() > 1]
+        return direct or [c for c in self.seen if c.name == "log_softmax"]
+
+    def _note(self, name: str, live: Tensor, kept: Tensor, given: Mapping[str, Any], value: Tensor) -> None:
+        made_by, before = self._history(live)
+        options = {k: v for k, v in given.items() if k not in ("input", "target")}
+        target = given.get("target")
+        call = LossCall(
+            name=name,
+            inputs=kept,
+            targets=target.detach().clone() if isinstance(target, Tensor) else None,
+            options=options,
+            value=value.detach(),
+            made_by=made_by,
+            before=before.detach(),
+            source=id(live.grad_fn) if live.grad_fn is not None else id(live),
+            live=before,
+        )
+        if live.requires_grad:
+
+            def take(gradient: Tensor) -> None:
+                call.gradient = gradient.detach().clone()
+
+            live.register_hook(take)
+        self.seen.append(call)
+
+    def _history(self, tensor: Tensor) -> tuple[tuple[str, ...], Tensor]:
+        """Return the functions that made `tensor`, last first, and what went into the first of them."""
+        names: list[str] = []
+        node = tensor.grad_fn
+        for _ in range(16):
+            if node is None:
+                break
+            if node in self._made:
+                name, tensor, node = self._made[node]
+                names.append(name)
+            elif node.name().removesuffix("0").removesuffix("Backward").lstrip("_").startswith(_ALIKE):
+                following = [parent for parent, _ in node.next_functions if parent is not None]
+                node = following[0] if len(following) == 1 else None
+            else:
+                break
+        return tuple(names), tensor
+
+
+def _arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        bound = inspect.signature(func).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # a function without a signature, or a wrong call, which fails by itself
+        return {}
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _over_classes(given: Mapping[str, Any], inputs: Tensor) -> bool:
+    return inputs.dim() == 2 and given.get("dim") in (1, -1)
