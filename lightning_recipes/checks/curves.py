@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .finding import Finding, worst_first
+from .finding import Finding, Status, worst_first
 
 NAME = "curves"
 FEWEST = 10  # points below which noise and shape cannot be told apart
@@ -113,7 +113,8 @@ def _late_start(loss: Tensor, rates: Tensor) -> Finding | None:
     return Finding(
         NAME,
         "INFO",
-        f"The loss stays at {start:.3g} for {flat} of {len(loss)} points, and then drops by {after:.3g}: a bad start.",
+        f"The loss stays at {start:.3g} for {flat} of {len(loss)} points, and then drops by {after:.3g}: "
+        "a bad start.",
         {"start": start, "flat_points": flat, "points": len(loss), "drop": after},
         ("initialization-too-small", "learning-rate-too-low"),
     )
@@ -167,8 +168,8 @@ def _early_decay(loss: Tensor, rates: Tensor) -> Finding | None:
         return Finding(
             NAME,
             "INFO",
-            f"The loss fell by {-speed:.2g} a point when the learning rate dropped at point {drop} of {len(loss)}, "
-            f"and by {-speed_after:.2g} after: the drop came early.",
+            f"The loss fell by {-speed:.2g} a point when the learning rate dropped at point {drop} of "
+            f"{len(loss)}, and by {-speed_after:.2g} after: the drop came early.",
             {"drop": drop, "points": len(loss), "before": speed, "after": speed_after},
             ("schedule-too-early",),
         )
@@ -188,7 +189,8 @@ def _unfinished(rows: Sequence[Mapping[str, float]]) -> Finding | None:
         if line.t < 5 or line.change < least or last.change < 0.25 * line.change:
             return None
         verb = "rises" if sign > 0 else "falls"
-        message = f"`{name}` still {verb} at the end, by {line.change:.2g} in the last {size} of {len(values)} points."
+        change = abs(line.change)
+        message = f"`{name}` still {verb}, by {change:.2g} in the last {size} of {len(values)} points."
         evidence = {"metric": name, "change": line.change, "window": size, "points": len(values)}
         return Finding(NAME, "INFO", message, evidence, ("train-longer",))
     return None
@@ -199,7 +201,8 @@ def _overfitting(rows: Sequence[Mapping[str, float]]) -> Finding | None:
     train, val = _series(rows, "train/acc"), _series(rows, "val/acc")
     train_loss, val_loss = _series(rows, "train/loss"), _series(rows, "val/loss")
     evidence: dict[str, float] = {}
-    messages, status = [], "INFO"
+    messages: list[str] = []
+    status: Status = "INFO"
     if min(len(train), len(val)) >= FEWEST:
         gap = float(_tail(train) - _tail(val))
         if gap > 0.1 and gap > 4 * max(_noise(train), _noise(val)):
@@ -218,7 +221,7 @@ def _overfitting(rows: Sequence[Mapping[str, float]]) -> Finding | None:
     if not messages:
         return None
     text = ", and ".join(messages)
-    return Finding(NAME, status, f"{text[0].upper()}{text[1:]}.", evidence, ("overfitting",))  # type: ignore[arg-type]
+    return Finding(NAME, status, f"{text[0].upper()}{text[1:]}.", evidence, ("overfitting",))
 
 
 def _underfitting(train: Tensor, val: Tensor) -> Finding | None:

@@ -41,7 +41,7 @@ def label_dependence(inputs: Tensor, targets: Tensor, *, permutations: int = 200
     features, labels = features[keep], targets.detach().cpu().flatten()[:MOST][keep]
     if len(labels) < 64 or not bool(features.isfinite().all()):
         return Finding(NAME, "SKIP", f"{len(labels)} distinct finite samples are too few: 64 are needed.")
-    if len(labels.unique()) < 2:
+    if len(torch.unique(labels)) < 2:
         return Finding(NAME, "SKIP", "Only one label was seen.")
     neighbours = _neighbours(features)  # (N, 5)
 
@@ -109,8 +109,8 @@ def _features(inputs: Tensor) -> Tensor:
     """Return standardised features, (N, D), of images made at most 16 pixels wide."""
     inputs = inputs.float().cpu()
     if inputs.ndim == 4 and max(inputs.shape[-2:]) > SIDE:
-        size = tuple(min(SIDE, length) for length in inputs.shape[-2:])
-        inputs = torch.nn.functional.adaptive_avg_pool2d(inputs, size)
+        height, width = (min(SIDE, length) for length in inputs.shape[-2:])
+        inputs = torch.nn.functional.adaptive_avg_pool2d(inputs, (height, width))
     flat = inputs.flatten(1)
     return (flat - flat.mean(0)) / flat.std(0).clamp(min=1e-6)
 

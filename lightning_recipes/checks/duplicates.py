@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from torch import Tensor
 
-from .finding import Finding
+from .finding import Finding, Status
 
 NAME = "validation in training"
 FAIL_FROM, WARN_FROM = 0.5, 0.05
@@ -59,9 +59,9 @@ def validation_in_training(train_hashes: Iterable[bytes], val_hashes: Iterable[b
     measured = f"{share:.1%} of {len(val)} validation samples are in the training set"
     if found < FEWEST or share - natural < WARN_FROM:
         return Finding(NAME, "PASS", f"{measured}.", evidence)
-    status = "FAIL" if share >= FAIL_FROM and share - natural >= FAIL_FROM / 2 else "WARN"
+    status: Status = "FAIL" if share >= FAIL_FROM and share - natural >= FAIL_FROM / 2 else "WARN"
     message = f"{measured}, where {natural:.1%} are natural."
-    return Finding(NAME, status, message, evidence, ("validation-in-training",))  # type: ignore[arg-type]
+    return Finding(NAME, status, message, evidence, ("validation-in-training",))
 
 
 def overlapping_indices(train_indices: Collection[int], val_indices: Collection[int]) -> Finding:
@@ -83,8 +83,8 @@ def overlapping_indices(train_indices: Collection[int], val_indices: Collection[
     if not found:
         return Finding(NAME, "PASS", "The two sets have no index in common.", evidence)
     message = f"{found} of {len(val)} validation indices are training indices too; expected none."
-    status = "FAIL" if share >= FAIL_FROM else "WARN"
-    return Finding(NAME, status, message, evidence, ("validation-in-training",))  # type: ignore[arg-type]
+    status: Status = "FAIL" if share >= FAIL_FROM else "WARN"
+    return Finding(NAME, status, message, evidence, ("validation-in-training",))
 
 
 def _hashes(batch: Tensor) -> list[bytes]:

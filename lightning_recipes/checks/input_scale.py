@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .finding import Finding
+from .finding import Finding, Status
 
 NAME = "input scale"
 
@@ -108,8 +108,8 @@ def _scale(
     measured = f"Range {least:.3g} to {most:.3g}, mean {centre:.3g}, standard deviation {spread:.3g} {where}"
     wanted = "expected about mean 0 and standard deviation 1"
 
-    def finding(status: str, message: str, *causes: str) -> Finding:
-        return Finding(NAME, status, message, evidence, causes)  # type: ignore[arg-type]
+    def finding(status: Status, message: str, *causes: str) -> Finding:
+        return Finding(NAME, status, message, evidence, causes)
 
     if not images:
         if most > 50 and spread > 20:

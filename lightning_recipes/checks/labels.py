@@ -54,8 +54,8 @@ def labels(
     targets = targets[targets != ignore_index]
     if len(targets) < 2:
         return Finding(NAME, "SKIP", "There are fewer than two labels.")
-    values, counts = targets.unique(return_counts=True)
-    evidence = {
+    values, counts = torch.unique(targets, return_counts=True)
+    evidence: dict[str, float | None] = {
         "samples": len(targets),
         "distinct": len(values),
         "smallest": int(values[0]),
@@ -101,7 +101,7 @@ def labels(
 
 
 def _constant(
-    samples: int, label: int, classes: int, complete: bool, evidence: dict[str, int | None]
+    samples: int, label: int, classes: int, complete: bool, evidence: dict[str, float | None]
 ) -> Finding:
     # The most frequent class of a healthy data set has at most 100 samples for one of each other class.
     share = HEALTHY_IMBALANCE / (HEALTHY_IMBALANCE + classes - 1)

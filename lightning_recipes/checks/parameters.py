@@ -52,8 +52,8 @@ def _missing(trainable: Mapping[str, int], optimized: set[str], stale: int) -> l
     evidence = {"missing": len(missing), "missing_names": list(missing)[:10], "stale": stale}
     if missing and stale:
         message = (
-            f"The optimizers hold {stale} parameters that the module no longer has, and miss {len(missing)} of "
-            f"its own ({_some(missing)}): they were replaced after the optimizer was built."
+            f"The optimizers hold {stale} parameters that the module no longer has, and miss {len(missing)} "
+            f"of its own ({_some(missing)}): they were replaced after the optimizer was built."
         )
         return [Finding(NAME, "FAIL", message, evidence, ("head-replaced-after-optimizer",))]
     if missing:

@@ -47,8 +47,8 @@ def schedule(rates: Sequence[float]) -> Finding:
         return Finding(
             NAME,
             "FAIL",
-            f"The learning rate rises from {float(values[0]):.3g} until the last step ({peak:.3g}): the warm-up "
-            "is as long as the run, or longer.",
+            f"The learning rate rises from {float(values[0]):.3g} until the last step ({peak:.3g}): the "
+            "warm-up is as long as the run, or longer.",
             evidence,
             ("warmup-too-long",),
         )

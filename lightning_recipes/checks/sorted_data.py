@@ -46,12 +46,12 @@ def sorted_data(
     if len(batches) < 2:
         return Finding(NAME, "SKIP", "Fewer than two batches were seen.")
     everything = torch.cat(batches) if pool is None else _labels(pool)
-    values, counts = everything.unique(return_counts=True)
+    values, counts = torch.unique(everything, return_counts=True)
     if len(values) < 2:
         return Finding(NAME, "SKIP", "Only one label was seen: order cannot be told.")
     if len(values) > 0.5 * len(everything):
         return Finding(NAME, "SKIP", "Most labels occur once: these are no classes.")
-    distinct = [len(batch.unique()) for batch in batches]
+    distinct = [len(torch.unique(batch)) for batch in batches]
     held = torch.stack([_probability_held(counts, len(batch)) for batch in batches])  # (batches, classes)
     expected, p = float(held.sum()) / len(batches), _at_most(sum(distinct), held)
     mean = sum(distinct) / len(batches)

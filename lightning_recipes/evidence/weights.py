@@ -19,8 +19,8 @@ FEWEST = 512  # numbers of a tensor whose distribution can be told
 def looks_untrained(module: nn.Module, *, names: Collection[str] | None = None) -> bool | None:
     """Return whether the weights look freshly initialised; None when that cannot be told.
 
-    Training moves the scales of norm layers off their constants and the running means off 0; without norm layers,
-    it gives a weight matrix heavy tails or singular values beyond those of independent entries.
+    Training moves the scales of norm layers off their constants and the running means off 0; without norm
+    layers, it gives a weight matrix heavy tails or singular values beyond those of independent entries.
 
     Args:
         module: What to look at.
@@ -53,10 +53,10 @@ def _norms(module: nn.Module, names: Collection[str] | None) -> Iterator[nn.Modu
 
 def _moved(norm: nn.Module) -> bool:
     """Return whether a norm layer's scales differ, or its shifts or running means are not 0."""
-    scale, shift = norm.weight, getattr(norm, "bias", None)
-    mean = getattr(norm, "running_mean", None)
-    alike = bool((scale == scale.flatten()[0]).all())
-    still = all(not isinstance(tensor, Tensor) or not bool(tensor.any()) for tensor in (shift, mean))
+    scale = getattr(norm, "weight", None)
+    alike = not isinstance(scale, Tensor) or bool((scale == scale.flatten()[0]).all())
+    others = [getattr(norm, name, None) for name in ("bias", "running_mean")]
+    still = not any(isinstance(tensor, Tensor) and bool(tensor.any()) for tensor in others)
     return not (alike and still)
 
 
@@ -85,4 +85,4 @@ def _fresh(weight: Tensor) -> bool | None:
         rows, columns = centred.shape
     largest = float(torch.linalg.matrix_norm(centred.float(), 2))
     edge = largest / (spread * (rows**0.5 + columns**0.5))
-    return usual and centre and edge < 1.12
+    return bool(usual and centre and edge < 1.12)
