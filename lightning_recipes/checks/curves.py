@@ -138,8 +138,8 @@ def _plateau(loss: Tensor, rates: Tensor) -> Finding | None:
     return Finding(
         NAME,
         "INFO",
-        f"The loss changed by {line.change:.2g} in the last {size} of {len(loss)} points, at a constant learning "
-        f"rate: a plateau at {end:.3g}.",
+        f"The loss changed by {line.change:.2g} in the last {size} of {len(loss)} points, at a constant "
+        f"learning rate: a plateau at {end:.3g}.",
         {"change": line.change, "window": size, "points": len(loss), "level": end, "lr": float(late[-1])},
         ("schedule-missing",),
     )

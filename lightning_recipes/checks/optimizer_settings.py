@@ -76,8 +76,8 @@ def _decay(groups: Sequence[Mapping[str, Any]], decoupled: bool) -> list[Finding
         return []
     rate, decay = _number(where, "lr"), _number(where, "weight_decay")
     evidence = {"lr": rate, "weight_decay": decay, "shrinkage": rate * decay, "decoupled": decoupled}
-    message = f"Weight decay {decay:.3g} at the learning rate {rate:.3g} is {worst:.2g} times the most that "
-        "recipes use."
+    times = f"{worst:.2g} times what recipes use at most"
+    message = f"Weight decay {decay:.3g} at the learning rate {rate:.3g} is {times}."
     return [Finding(NAME, "WARN", message, evidence, ("weight-decay-too-high",))]
 
 
