@@ -128,8 +128,12 @@ def _plateau(loss: Tensor, rates: Tensor) -> Finding | None:
     late = rates[-int(0.6 * len(loss)) :]
     start, end = float(loss[:3].median()), float(_tail(loss))
     fall = start - end
-    if float(late.min()) <= 0 or float(late.max() / late.min()) > 1.5:
-        return None
+    if (
+        float(late.min()) <= 0
+        or float(late.max() / late.min()) > 1.5
+        or float(late[-1]) < 0.5 * float(rates.max())
+    ):
+        return None  # the rate falls, or has fallen
     if fall < 10 * _noise(loss) or fall < 0.05 * abs(start) or end < 0.1 * start:
         return None  # it has not learned, or has nothing left to learn
     line = _line(loss[-size:])

@@ -90,5 +90,6 @@ def _at_most(seen: int, probabilities: Tensor) -> float:
         return 1.0
     rates = torch.logspace(-3, 2, 200, dtype=torch.double)[:, None]  # (200, 1)
     q = probabilities.double().flatten()
-    bounds = rates[:, 0] * seen + torch.log1p(-q * (1 - torch.exp(-rates))).sum(1)  # (200,)
+    # In logarithms: with 1 - q below the precision of a number, 1 - q + q exp(-t) would be 0.
+    bounds = rates[:, 0] * seen + torch.logaddexp(torch.log1p(-q), q.log() - rates).sum(1)  # (200,)
     return exp(max(min(float(bounds.min()), 0.0), -700.0))

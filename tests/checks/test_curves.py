@@ -53,8 +53,9 @@ def test_flat_and_then_a_drop():
         return 2.3 if t < 12 else 0.2 + 2.1 * exp(-(t - 12) / 4)
 
     for seed in SEEDS:
-        assert causes(run(seed, late)) == {"initialization-too-small"}
-        assert causes(run(seed, late, lr=lambda t: 0.1 * min(1, (t + 1) / 25))) == set()  # a warm-up
+        assert "initialization-too-small" in causes(run(seed, late))
+        warm = run(seed, late, lr=lambda t: 0.1 * min(1, (t + 1) / 25))
+        assert "initialization-too-small" not in causes(warm)
 
 
 def test_a_plateau_at_a_constant_rate():

@@ -19,7 +19,7 @@ def normalise(images, name, times=1):
     return images
 
 
-@pytest.mark.parametrize(("name", "pretrained"), product(USUAL, (True, False)))
+@pytest.mark.parametrize(("name", "pretrained"), list(product(USUAL, (True, False))))
 def test_once_is_fine_and_twice_is_seen(images, name, pretrained):
     mean, std = USUAL["ImageNet"]
     options = {"pretrained": pretrained, "expected_mean": mean, "expected_std": std}
