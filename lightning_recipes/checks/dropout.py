@@ -1,0 +1,35 @@
+"""Does dropout leave enough to learn from?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .finding import Finding
+
+NAME = "dropout"
+HIGHEST = (
+    0.9  # recipes use 0.5 (AlexNet, VGG), seldom 0.8 (EfficientNet's and ViT's stochastic depth at most 0.6)
+)
+
+
+def dropout(rates: Mapping[str, float]) -> Finding:
+    """Judge the probabilities to drop.
+
+    Args:
+        rates: Probability to drop by layer: torch's `p`, not the share that is kept.
+
+    >>> dropout({"classifier.drop": 0.95}).causes
+    ('dropout-too-strong',)
+    >>> dropout({"classifier.drop": 0.5}).status
+    'PASS'
+    """
+    strong = {name: float(rate) for name, rate in rates.items() if rate >= HIGHEST}
+    if not rates:
+        return Finding(NAME, "PASS", "There is no dropout.")
+    if not strong:
+        return Finding(
+            NAME, "PASS", f"Dropout is at most {max(rates.values()):.2g}.", {"most": max(rates.values())}
+        )
+    name = max(strong, key=strong.__getitem__)
+    message = f"`{name}` drops {strong[name]:.0%} of its inputs; 10 % to 50 % is usual."
+    return Finding(NAME, "WARN", message, {"rates": strong}, ("dropout-too-strong",))
