@@ -3,9 +3,10 @@
 Result: RESULT
 
 timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, a fit of Lightning's without
-loggers. All sides train in one process, an epoch of STEPS batches at a time, in turn; who comes first rotates,
-so that each ratio compares neighbours in time. An epoch lasts from its start to its end, without the first.
-Wall time, and the processor time of all threads.
+loggers. All sides train in one process, an epoch of 50 batches at a time, in turn; who comes first rotates,
+so that each ratio compares neighbours in time. An epoch lasts from its start to its end; the first one warms
+up, and the last one, in which other fits already end, does not count. Wall time, and the processor time of
+all threads.
 
     python benchmarks/monitor_overhead.py [--device cuda] [--threads 2]
 """
@@ -35,7 +36,7 @@ SETTINGS = {
     "ActivationMonitor": {"every_n_steps": 25},
     "TrainingDoctor": {},
 }
-STEPS, BATCH, ROUNDS = 50, 64, 20
+STEPS, BATCH, ROUNDS = 50, 64, 12
 PACKAGES = ("torch", "lightning", "timm", "lightning-recipes")
 Times = tuple[float, float]  # wall and processor time, s
 
@@ -48,10 +49,12 @@ class Net(LightningModule):
         self.net = timm.create_model("resnet18", num_classes=10)
 
     def training_step(self, batch, batch_idx):
+        """Return the cross-entropy."""
         images, targets = batch
         return F.cross_entropy(self.net(images), targets)
 
     def configure_optimizers(self):
+        """Return SGD with momentum."""
         return torch.optim.SGD(self.parameters(), 0.01, momentum=0.9)
 
 
@@ -94,7 +97,7 @@ def side(names: list[str], device: torch.device, folder: str) -> tuple[Turns, Ca
     def run() -> None:
         torch.set_num_threads(given.threads)
         Trainer(
-            max_epochs=ROUNDS + 1,
+            max_epochs=ROUNDS + 2,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             logger=False,
@@ -118,10 +121,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sides = {name: side(names, device, folder) for name, names in choices.items()}
         threads = [threading.Thread(target=run, daemon=True) for _, run in sides.values()]
-        for thread, (turns, _) in zip(threads, sides.values(), strict=True):
+        for thread in threads:
             thread.start()
         order = list(sides)
-        for number in range(ROUNDS + 1):
+        for number in range(ROUNDS + 2):
             shift = number % len(order)
             for name in order[shift:] + order[:shift]:
                 turns = sides[name][0]
@@ -134,14 +137,14 @@ def main() -> None:
     rows = []
     for which, clock in enumerate(("wall", "processor")):
         case = f"resnet18, 32 × 32, epoch of {STEPS} batches of {BATCH}, {clock} time"
-        taken = {name: [times[which] for times in turns.taken[1:]] for name, (turns, _) in sides.items()}
+        taken = {name: [times[which] for times in turns.taken[1:-1]] for name, (turns, _) in sides.items()}
         rows += [row(case, name, values, "s", PACKAGES, where) for name, values in taken.items()]
         for name in choices:
             if name != "none":
                 ratios = [a / b for a, b in zip(taken[name], taken["none"], strict=True)]
                 rows.append(row(case, f"{name} / none", ratios, "ratio", PACKAGES, where))
                 print(clock, name, f"{statistics.median(ratios):.3f}", flush=True)
-    write("monitor_overhead" + ("_cuda" if device.type == "cuda" else ""), rows)
+    write("monitor_overhead" if given.device == "cpu" else "monitor_overhead_cuda", rows)
 
 
 if __name__ == "__main__":

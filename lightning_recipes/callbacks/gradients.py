@@ -20,7 +20,8 @@ from ..checks.gradients import check_clipping, check_finite_gradients, check_van
 from ..evidence.gradients import BackwardOrder, NonFiniteGradients, depth_ratio
 from ..evidence.updates import copies, distances, norms
 from ..plots import heatmap
-from .step_monitor import Lists, StepMonitor, Watched, relative
+from .step_monitor import StepMonitor
+from .watched import Lists, Watched, relative
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,8 @@ from ..checks import Finding
 from ..checks.update_ratio import FIRST_STEPS, check_update_ratio
 from ..evidence.updates import copies, distances, norms
 from ..plots import heatmap
-from .step_monitor import Lists, StepMonitor, Watched, relative
+from .step_monitor import StepMonitor
+from .watched import Lists, Watched, relative
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
