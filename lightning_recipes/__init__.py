@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .callbacks import SWA as SWA
     from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
     from .callbacks import ExactResume as ExactResume
+    from .callbacks import GradientMonitor as GradientMonitor
     from .callbacks import LearningCurves as LearningCurves
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
+    from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
@@ -33,6 +35,8 @@ __all__, __getattr__ = lazy_names(
         "LearningCurves": "callbacks",
         "SnapshotEnsemble": "callbacks",
         "ExactResume": "callbacks",
+        "GradientMonitor": "callbacks",
+        "UpdateRatioMonitor": "callbacks",
         "EarlyStoppingWithRestore": "callbacks",
         "SWA": "callbacks",
         "EMA": "callbacks",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, isfinite, nan
+from itertools import pairwise
+from math import ceil, inf, isfinite, log10, nan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,3 +56,79 @@ def learning_curves(rows: Sequence[Mapping[str, float]], *, best_step: float | N
         axis.grid(alpha=0.25)
         axis.legend(fontsize="small")
     return figure
+
+
+def heatmap(
+    values: Sequence[Sequence[float]],
+    *,
+    steps: Sequence[int],
+    rows: Sequence[str],
+    title: str,
+    center: float | None = None,
+) -> Figure:
+    """Draw the logarithm of positive numbers by depth and optimizer step, the first layer at the top.
+
+    Grey was not measured, black is not finite, and a zero has the colour of the smallest number.
+
+    Args:
+        values: One list a step, one number a row of the picture; NaN where it was not measured. (T, L)
+        steps: Where the lists stand, rising. (T,)
+        rows: Names of the rows. (L,)
+        title: What the numbers are.
+        center: What is white: smaller is blue and larger red, over three powers of ten either way. By default
+            the colours span what there is.
+
+    >>> figure = heatmap([[1e-3, 1e-2], [1e-4, 0.0]], steps=[10, 20], rows=["stem", "head"], title="ratio")
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['stem', 'head']
+    """
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    logs = np.array([[log10(v) if 0 < v < inf else (-inf if v == 0 else v) for v in line] for line in values])
+    logs = logs.reshape(len(steps), len(rows)).T  # (L, T)
+    finite = logs[np.isfinite(logs)]
+    if center is not None:
+        low, high = log10(center) - 3, log10(center) + 3
+    elif finite.size:
+        low, high = (float(bound) for bound in np.percentile(finite, (1, 99)))
+    else:
+        low, high = -1.0, 0.0
+    high = max(high, low + 1)
+    colors = colormaps["RdBu_r" if center is not None else "viridis"].with_extremes(bad="0.82")
+    names = [name.removesuffix(".weight") for name in rows]
+    height = min(max(2.6, 0.19 * len(rows) + 1.3), 11)
+    figure = Figure(figsize=(8.4, height), layout="constrained")
+    axis = figure.add_subplot()
+    edges = _edges(steps)
+    shown = np.clip(np.where(np.isposinf(logs), nan, logs), low, high)
+    image = axis.pcolormesh(
+        edges, np.arange(len(rows) + 1), shown, cmap=colors, vmin=low, vmax=high, rasterized=True
+    )
+    broken = np.ma.masked_where(~np.isposinf(logs), np.ones_like(logs))
+    axis.pcolormesh(edges, np.arange(len(rows) + 1), broken, cmap="gray_r", vmin=0, vmax=1, rasterized=True)
+    every = max(1, ceil(len(rows) / (height / 0.17)))
+    shown_rows = range(0, len(rows), every)
+    axis.set_yticks([number + 0.5 for number in shown_rows], [names[number] for number in shown_rows])
+    axis.tick_params(axis="y", labelsize=8, length=0)
+    axis.invert_yaxis()
+    axis.set_xlabel("optimizer step")
+    axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axis.set_title(title)
+    bar = figure.colorbar(image, ax=axis, extend="both", pad=0.015)
+    ticks = range(ceil(low), int(high // 1) + 1)
+    if len(ticks) >= 2:
+        bar.set_ticks(list(ticks), labels=[f"$10^{{{tick}}}$" for tick in ticks])
+    else:
+        bar.set_label("log10")
+    return figure
+
+
+def _edges(steps: Sequence[int]) -> list[float]:
+    """Return the borders between neighbouring steps, and one at either end."""
+    if len(steps) < 2:
+        return [steps[0] - 0.5, steps[0] + 0.5] if steps else [0.0]
+    inner = [(a + b) / 2 for a, b in pairwise(steps)]
+    return [steps[0] - (inner[0] - steps[0]), *inner, steps[-1] + (steps[-1] - inner[-1])]

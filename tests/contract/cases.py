@@ -60,6 +60,14 @@ CASES = {
         watches=False,
     ),
     "ExactResume": Case(of_process=True),
+    "GradientMonitor": Case(
+        options={"every_n_steps": 2},
+        other={"every_n_steps": 3, "name": "second"},
+        wrong=[
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+            ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
+        ],
+    ),
     "LearningCurves": Case(
         other={"name": "second"},
         follows_training=True,
@@ -96,6 +104,14 @@ CASES = {
             ({"refresh_batches": -1}, "`refresh_batches` must be at least 0, got -1"),
         ],
         watches=False,
+    ),
+    "UpdateRatioMonitor": Case(
+        options={"every_n_steps": 2},
+        other={"every_n_steps": 3, "name": "second"},
+        wrong=[
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+            ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
+        ],
     ),
 }
 

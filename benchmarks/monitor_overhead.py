@@ -1,0 +1,152 @@
+"""What the monitors cost: a training epoch with each, and with all, against one with none.
+
+Result: RESULT
+
+timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, a fit of Lightning's without
+loggers. All sides train in one process, an epoch of 50 batches at a time, in turn; who comes first rotates,
+so that each ratio compares neighbours in time. An epoch lasts from its start to its end; the first one warms
+up, and the last one, in which other fits already end, does not count. Wall time, and the processor time of
+all threads.
+
+    python benchmarks/monitor_overhead.py [--device cuda] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+
+import timm
+import torch
+from _common import given_device, machine, row, write
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_recipes import callbacks
+
+SETTINGS = {
+    "UpdateRatioMonitor": {"every_n_steps": 10},
+    "GradientMonitor": {},
+    "ActivationMonitor": {"every_n_steps": 25},
+    "TrainingDoctor": {},
+}
+STEPS, BATCH, ROUNDS = 50, 64, 12
+PACKAGES = ("torch", "lightning", "timm", "lightning-recipes")
+Times = tuple[float, float]  # wall and processor time, s
+
+
+class Net(LightningModule):
+    """A classifier as one writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("resnet18", num_classes=10)
+
+    def training_step(self, batch, batch_idx):
+        """Return the cross-entropy."""
+        images, targets = batch
+        return F.cross_entropy(self.net(images), targets)
+
+    def configure_optimizers(self):
+        """Return SGD with momentum."""
+        return torch.optim.SGD(self.parameters(), 0.01, momentum=0.9)
+
+
+class Turns(Callback):
+    """Trains an epoch when it is this side's turn, and hands over."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.device = device
+        self.start: Times = (0.0, 0.0)
+        self.taken: list[Times] = []
+
+    def now(self) -> Times:
+        """Return the two clocks, once the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the turn."""
+        self.go.acquire()
+        self.start = self.now()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time, and hand over."""
+        end = self.now()
+        self.taken.append((end[0] - self.start[0], end[1] - self.start[1]))
+        self.done.release()
+
+
+def side(names: list[str], device: torch.device, folder: str) -> tuple[Turns, Callable[[], None]]:
+    """Return the turns of a fit with these monitors, and what runs it."""
+    turns = Turns(device)
+    monitors = [getattr(callbacks, name)(**SETTINGS[name]) for name in names]
+    seed_everything(0, verbose=False)
+    module = Net()
+    images, targets = torch.randn(STEPS * BATCH, 3, 32, 32), torch.randint(0, 10, (STEPS * BATCH,))
+    loader = DataLoader(TensorDataset(images, targets), BATCH)
+
+    def run() -> None:
+        torch.set_num_threads(given.threads)
+        Trainer(
+            max_epochs=ROUNDS + 2,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[turns, *monitors],
+        ).fit(module, loader)
+
+    return turns, run
+
+
+def main() -> None:
+    """Measure, and write the CSV."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    device = torch.device(given.device)
+    there = [name for name in SETTINGS if name in callbacks.__all__]
+    choices = {"none": [], **{name: [name] for name in there}, "all": there}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {name: side(names, device, folder) for name, names in choices.items()}
+        threads = [threading.Thread(target=run, daemon=True) for _, run in sides.values()]
+        for thread in threads:
+            thread.start()
+        order = list(sides)
+        for number in range(ROUNDS + 2):
+            shift = number % len(order)
+            for name in order[shift:] + order[:shift]:
+                turns = sides[name][0]
+                turns.go.release()
+                turns.done.acquire()
+        for thread in threads:
+            thread.join()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
+    where += f", {given.threads} threads" if given.threads > 1 else ", one thread"
+    rows = []
+    for which, clock in enumerate(("wall", "processor")):
+        case = f"resnet18, 32 × 32, epoch of {STEPS} batches of {BATCH}, {clock} time"
+        taken = {name: [times[which] for times in turns.taken[1:-1]] for name, (turns, _) in sides.items()}
+        rows += [row(case, name, values, "s", PACKAGES, where) for name, values in taken.items()]
+        for name in choices:
+            if name != "none":
+                ratios = [a / b for a, b in zip(taken[name], taken["none"], strict=True)]
+                rows.append(row(case, f"{name} / none", ratios, "ratio", PACKAGES, where))
+                print(clock, name, f"{statistics.median(ratios):.3f}", flush=True)
+    write("monitor_overhead" if given.device == "cpu" else "monitor_overhead_cuda", rows)
+
+
+if __name__ == "__main__":
+    given = given_device()
+    main()
