@@ -101,7 +101,6 @@ def view_across_the_batch(arch: str, data: str) -> Run:
 @CASES.fault("batch-mixing", on=(("vit", "digits"), ("vit", "fashion")))
 def attention_over_the_batch(arch: str, data: str) -> Run:
     """Attention takes the batch for the sequence."""
-
     net = new_net(arch, data)
     for module in net.modules():
         if isinstance(module, nn.MultiheadAttention):

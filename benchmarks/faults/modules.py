@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - as everybody does
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,7 +31,7 @@ def adamw(lr: float = 1e-3, *, weight_decay: float = 0.01) -> MakeOptimizer:
 
 
 def usual(arch: str, *, factor: float = 1.0) -> MakeOptimizer:
-    """Return SGD for nets with convolutions and BatchNorm, AdamW for the others, at `factor` times the rate."""
+    """Return SGD for nets with convolutions and BatchNorm, AdamW for the others."""
     return sgd(0.05 * factor) if arch in ("cnn", "resnet", "vgg") else adamw(1e-3 * factor)
 
 
@@ -74,7 +74,7 @@ class Classifier(LightningModule):
         self.log("val_loss", F.cross_entropy(logits, labels))
         self.log("val_acc", (logits.argmax(1) == labels).float().mean())
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of the forms that Lightning takes
+    def configure_optimizers(self) -> Any:
         """Return the optimizer, with its schedule where there is one."""
         optimizer = self.make_optimizer(self.parameters())
         if self.make_schedule is None:
