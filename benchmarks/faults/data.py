@@ -70,7 +70,7 @@ def splits(name: str, *, scale: str = "standard") -> Splits:
 
 
 def imbalanced(data: Splits, *, ratio: int = 100) -> Splits:
-    """Return `data` with training classes that are ever rarer, the last `ratio` times rarer than the first."""
+    """Return `data` with training classes that are ever rarer, down to one of `ratio`."""
     classes = int(data.labels.max()) + 1
     largest = int(data.labels.bincount().min())
     kept = [
