@@ -1,0 +1,1 @@
+"""Runs with one known fault, and healthy ones: what a check is scored on."""
