@@ -10,6 +10,7 @@ from .utils.lazy import lazy_names
 if TYPE_CHECKING:
     from .callbacks import EMA as EMA
     from .callbacks import SWA as SWA
+    from .callbacks import ActivationMonitor as ActivationMonitor
     from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
     from .callbacks import ExactResume as ExactResume
     from .callbacks import LearningCurves as LearningCurves
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__, __getattr__ = lazy_names(
     __name__,
     {
+        "ActivationMonitor": "callbacks",
         "DigitsDataModule": "datamodules",
         "EnsembleClassifier": "modules",
         "ImageClassifier": "modules",
