@@ -10,11 +10,15 @@ from .utils.lazy import lazy_names
 if TYPE_CHECKING:
     from .callbacks import EMA as EMA
     from .callbacks import SWA as SWA
+    from .callbacks import ActivationMonitor as ActivationMonitor
     from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
     from .callbacks import ExactResume as ExactResume
     from .callbacks import GradientMonitor as GradientMonitor
+    from .callbacks import InitialLossCheck as InitialLossCheck
     from .callbacks import LearningCurves as LearningCurves
+    from .callbacks import OverfitBatchCheck as OverfitBatchCheck
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
+    from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
@@ -27,12 +31,16 @@ if TYPE_CHECKING:
 __all__, __getattr__ = lazy_names(
     __name__,
     {
+        "ActivationMonitor": "callbacks",
         "DigitsDataModule": "datamodules",
         "EnsembleClassifier": "modules",
         "ImageClassifier": "modules",
         "ImageDataModule": "datamodules",
         "ImageFolderDataModule": "datamodules",
         "LearningCurves": "callbacks",
+        "TrainingDoctor": "callbacks",
+        "OverfitBatchCheck": "callbacks",
+        "InitialLossCheck": "callbacks",
         "SnapshotEnsemble": "callbacks",
         "ExactResume": "callbacks",
         "GradientMonitor": "callbacks",

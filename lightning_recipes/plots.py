@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import ceil, inf, isfinite, log10, nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,3 +132,73 @@ def _edges(steps: Sequence[int]) -> list[float]:
         return [steps[0] - 0.5, steps[0] + 0.5] if steps else [0.0]
     inner = [(a + b) / 2 for a, b in pairwise(steps)]
     return [steps[0] - (inner[0] - steps[0]), *inner, steps[-1] + (steps[-1] - inner[-1])]
+
+
+def activation_histograms(moments: Mapping[str, Sequence[Mapping[str, Any]]], *, most: int = 20) -> Figure:
+    """Draw a histogram for each layer, first to last, one outline a moment, and their scale over depth.
+
+    Args:
+        moments: Legend to the layers at that moment, each with `name`, `kind`, `counts`, `low`, `high`,
+            `std`, `zero` and `saturated` (None where it has no bounds).
+        most: Panels; of more layers evenly spaced ones are drawn, the first and the last among them.
+
+    >>> layer = {"name": "act", "kind": "relu", "counts": [3, 1], "low": 0.0, "high": 1.0, "std": 0.4}
+    >>> figure = activation_histograms({"step 0": [{**layer, "zero": 0.5, "saturated": None}]})
+    >>> [axis.get_title() for axis in figure.axes]
+    ['standard deviation over depth', 'act (relu)']
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(layer["name"] for layers in moments.values() for layer in layers))
+    steps = min(most, len(names))
+    shown = [names[round(i * (len(names) - 1) / max(steps - 1, 1))] for i in range(steps)]
+    columns = min(len(shown), 4) or 1
+    lines = ceil(len(shown) / columns) + 1
+    figure = Figure(figsize=(max(3.1 * columns, 6), 2.1 * lines), layout="constrained")
+    grid = figure.add_gridspec(lines, columns)
+    colors = {moment: COLORS[kind] for moment, kind in zip(moments, COLORS, strict=False)}
+
+    depth = figure.add_subplot(grid[0, :])
+    for moment, layers in moments.items():
+        at = [names.index(layer["name"]) for layer in layers]
+        stds = [layer["std"] if isfinite(layer["std"]) and layer["std"] > 0 else nan for layer in layers]
+        depth.plot(at, stds, marker="o", markersize=3, color=colors.get(moment), label=moment)
+    depth.set_yscale("log")
+    depth.set_title("standard deviation over depth")
+    depth.set_xlabel("layer, first to last")
+    depth.grid(alpha=0.25)
+    depth.legend(fontsize="small")
+
+    for number, name in enumerate(shown):
+        axis = figure.add_subplot(grid[1 + number // columns, number % columns])
+        notes = []
+        for moment, layers in moments.items():
+            for layer in (layer for layer in layers if layer["name"] == name):
+                total = sum(layer["counts"]) or 1
+                edges = [
+                    layer["low"] + (layer["high"] - layer["low"]) * i / len(layer["counts"])
+                    for i in range(len(layer["counts"]) + 1)
+                ]
+                share = [count / total for count in layer["counts"]]
+                axis.stairs(share, edges, color=colors.get(moment), fill=True, alpha=0.25)
+                axis.stairs(share, edges, color=colors.get(moment), linewidth=1)
+                note = f"std {layer['std']:.2g}, zero {layer['zero']:.0%}"
+                if layer["saturated"] is not None:
+                    note += f", at bounds {layer['saturated']:.0%}"
+                notes.append((note, colors.get(moment)))
+                kind = layer["kind"]
+        for line, (note, color) in enumerate(notes):
+            axis.text(
+                0.98,
+                0.96 - 0.13 * line,
+                note,
+                transform=axis.transAxes,
+                ha="right",
+                va="top",
+                fontsize=6.5,
+                color=color,
+            )
+        axis.set_title(f"{name if len(name) < 32 else '…' + name[-30:]} ({kind})", fontsize=8)
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+    return figure

@@ -3,22 +3,30 @@
 if __name__ != "lightning_recipes.callbacks":
     raise ImportError("Import `lightning_recipes.callbacks`: the top-level folder is a view for readers.")
 
+from .activations import ActivationMonitor
 from .early_stopping import EarlyStoppingWithRestore
 from .ema import EMA
 from .exact_resume import ExactResume
 from .gradients import GradientMonitor
+from .initial_loss import InitialLossCheck
 from .learning_curves import LearningCurves
+from .overfit_batch import OverfitBatchCheck
 from .snapshot_ensemble import SnapshotEnsemble
 from .swa import SWA
+from .training_doctor import TrainingDoctor
 from .update_ratio import UpdateRatioMonitor
 
 __all__ = [
     "EMA",
     "SWA",
+    "ActivationMonitor",
     "EarlyStoppingWithRestore",
     "ExactResume",
     "GradientMonitor",
+    "InitialLossCheck",
     "LearningCurves",
+    "OverfitBatchCheck",
     "SnapshotEnsemble",
+    "TrainingDoctor",
     "UpdateRatioMonitor",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .finding import Finding, Status, worst_first
 
-NAME = "curves"
+CHECK = "curves"
 FEWEST = 10  # points below which noise and shape cannot be told apart
 
 
@@ -40,7 +40,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
     accuracies = _series(rows, "train/acc"), _series(rows, "val/acc")
     if max(len(loss), *map(len, accuracies)) < FEWEST:
         message = f"The curves have fewer than {FEWEST} points: too few to tell a shape from noise."
-        return [Finding(NAME, "SKIP", message)]
+        return [Finding(CHECK, "SKIP", message)]
     longer = _unfinished(rows)
     perfect = len(accuracies[0]) > 0 and float(_tail(accuracies[0])) > 0.98
     found = [
@@ -52,7 +52,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
         _underfitting(*accuracies) if longer is None else None,
     ]
     findings = [finding for finding in found if finding is not None]
-    return worst_first(findings) or [Finding(NAME, "PASS", "The curves show none of the six shapes.")]
+    return worst_first(findings) or [Finding(CHECK, "PASS", "The curves show none of the six shapes.")]
 
 
 def _series(rows: Sequence[Mapping[str, float]], name: str) -> Tensor:
@@ -111,7 +111,7 @@ def _late_start(loss: Tensor, rates: Tensor) -> Finding | None:
     if len(rates) and float(rates[:flat].mean()) < 0.5 * float(rates.max()):
         return None  # a warm-up explains it
     return Finding(
-        NAME,
+        CHECK,
         "INFO",
         f"The loss stays at {start:.3g} for {flat} of {len(loss)} points, and then drops by {after:.3g}: "
         "a bad start.",
@@ -140,7 +140,7 @@ def _plateau(loss: Tensor, rates: Tensor) -> Finding | None:
     if abs(line.change) > 0.03 * fall:
         return None
     return Finding(
-        NAME,
+        CHECK,
         "INFO",
         f"The loss changed by {line.change:.2g} in the last {size} of {len(loss)} points, at a constant "
         f"learning rate: a plateau at {end:.3g}.",
@@ -170,7 +170,7 @@ def _early_decay(loss: Tensor, rates: Tensor) -> Finding | None:
         if speed_after < 0.1 * speed or float(after.median()) < 0.2 * start:
             continue
         return Finding(
-            NAME,
+            CHECK,
             "INFO",
             f"The loss fell by {-speed:.2g} a point when the learning rate dropped at point {drop} of "
             f"{len(loss)}, and by {-speed_after:.2g} after: the drop came early.",
@@ -196,7 +196,7 @@ def _unfinished(rows: Sequence[Mapping[str, float]]) -> Finding | None:
         change = abs(line.change)
         message = f"`{name}` still {verb}, by {change:.2g} in the last {size} of {len(values)} points."
         evidence = {"metric": name, "change": line.change, "window": size, "points": len(values)}
-        return Finding(NAME, "INFO", message, evidence, ("train-longer",))
+        return Finding(CHECK, "INFO", message, evidence, ("train-longer",))
     return None
 
 
@@ -225,7 +225,7 @@ def _overfitting(rows: Sequence[Mapping[str, float]]) -> Finding | None:
     if not messages:
         return None
     text = ", and ".join(messages)
-    return Finding(NAME, status, f"{text[0].upper()}{text[1:]}.", evidence, ("overfitting",))
+    return Finding(CHECK, status, f"{text[0].upper()}{text[1:]}.", evidence, ("overfitting",))
 
 
 def _underfitting(train: Tensor, val: Tensor) -> Finding | None:
@@ -236,4 +236,4 @@ def _underfitting(train: Tensor, val: Tensor) -> Finding | None:
     if max(ends) > 0.8 or abs(ends[0] - ends[1]) > 0.03:
         return None
     message = f"Training and validation accuracy end alike and low, at {ends[0]:.1%} and {ends[1]:.1%}."
-    return Finding(NAME, "INFO", message, {"train": ends[0], "val": ends[1]}, ("underfitting",))
+    return Finding(CHECK, "INFO", message, {"train": ends[0], "val": ends[1]}, ("underfitting",))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .finding import Finding
 
-NAME = "label dependence"
+CHECK = "label dependence"
 TRAINING = "input dependence"
 ALPHA = 1e-3
 NEIGHBOURS = (
@@ -42,9 +42,9 @@ def label_dependence(inputs: Tensor, targets: Tensor, *, permutations: int = 200
     keep = _first_of_each(features)
     features, labels = features[keep], targets.detach().cpu().flatten()[:MOST][keep]
     if len(labels) < 64 or not bool(features.isfinite().all()):
-        return Finding(NAME, "SKIP", f"{len(labels)} distinct finite samples are too few: 64 are needed.")
+        return Finding(CHECK, "SKIP", f"{len(labels)} distinct finite samples are too few: 64 are needed.")
     if len(torch.unique(labels)) < 2:
-        return Finding(NAME, "SKIP", "Only one label was seen.")
+        return Finding(CHECK, "SKIP", "Only one label was seen.")
     neighbours = _neighbours(features)  # (N, 5)
 
     def agreement(labels: Tensor) -> float:
@@ -60,9 +60,9 @@ def label_dependence(inputs: Tensor, targets: Tensor, *, permutations: int = 200
     evidence = {"samples": len(labels), "agreement": observed, "chance": expected, "p": p}
     measured = f"{observed:.0%} of nearest neighbours share the label, by chance {expected:.0%} (p = {p:.2g})"
     if p < ALPHA:
-        return Finding(NAME, "PASS", f"{measured}.", evidence)
+        return Finding(CHECK, "PASS", f"{measured}.", evidence)
     message = f"{measured}: no dependence found by this simple test."
-    return Finding(NAME, "INFO", message, evidence, ("labels-misaligned",))
+    return Finding(CHECK, "INFO", message, evidence, ("labels-misaligned",))
 
 
 def dependence_of_training(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .finding import Finding
 
-NAME = "dropout"
+CHECK = "dropout"
 HIGHEST = (
     0.9  # recipes use 0.5 (AlexNet, VGG), seldom 0.8 (EfficientNet's and ViT's stochastic depth at most 0.6)
 )
@@ -25,11 +25,11 @@ def dropout(rates: Mapping[str, float]) -> Finding:
     """
     strong = {name: float(rate) for name, rate in rates.items() if rate >= HIGHEST}
     if not rates:
-        return Finding(NAME, "PASS", "There is no dropout.")
+        return Finding(CHECK, "PASS", "There is no dropout.")
     if not strong:
         return Finding(
-            NAME, "PASS", f"Dropout is at most {max(rates.values()):.2g}.", {"most": max(rates.values())}
+            CHECK, "PASS", f"Dropout is at most {max(rates.values()):.2g}.", {"most": max(rates.values())}
         )
     name = max(strong, key=strong.__getitem__)
     message = f"`{name}` drops {strong[name]:.0%} of its inputs; 10 % to 50 % is usual."
-    return Finding(NAME, "WARN", message, {"rates": strong}, ("dropout-too-strong",))
+    return Finding(CHECK, "WARN", message, {"rates": strong}, ("dropout-too-strong",))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .finding import Finding, Status
 
-NAME = "validation in training"
+CHECK = "validation in training"
 FAIL_FROM, WARN_FROM = 0.5, 0.05
 FEWEST = 8  # duplicates below which a share says nothing
 
@@ -50,7 +50,7 @@ def validation_in_training(train_hashes: Iterable[bytes], val_hashes: Iterable[b
     """
     train, val = Counter(train_hashes), list(val_hashes)
     if not train or not val:
-        return Finding(NAME, "SKIP", "There are no samples to compare.")
+        return Finding(CHECK, "SKIP", "There are no samples to compare.")
     found = sum(sample in train for sample in val)
     share = found / len(val)
     natural = sum(count for count in train.values() if count > 1) / sum(train.values())
@@ -58,10 +58,10 @@ def validation_in_training(train_hashes: Iterable[bytes], val_hashes: Iterable[b
     # Measured on five random splits of digits (1797) and of Fashion-MNIST (60000): none has a twin, nor mirrored.
     measured = f"{share:.1%} of {len(val)} validation samples are in the training set"
     if found < FEWEST or share - natural < WARN_FROM:
-        return Finding(NAME, "PASS", f"{measured}.", evidence)
+        return Finding(CHECK, "PASS", f"{measured}.", evidence)
     status: Status = "FAIL" if share >= FAIL_FROM and share - natural >= FAIL_FROM / 2 else "WARN"
     message = f"{measured}, where {natural:.1%} are natural."
-    return Finding(NAME, status, message, evidence, ("validation-in-training",))
+    return Finding(CHECK, status, message, evidence, ("validation-in-training",))
 
 
 def overlapping_indices(train_indices: Collection[int], val_indices: Collection[int]) -> Finding:
@@ -76,15 +76,15 @@ def overlapping_indices(train_indices: Collection[int], val_indices: Collection[
     """
     train, val = set(map(int, train_indices)), set(map(int, val_indices))
     if not train or not val:
-        return Finding(NAME, "SKIP", "One of the two sets is empty.")
+        return Finding(CHECK, "SKIP", "One of the two sets is empty.")
     found = len(train & val)
     share = found / len(val)
     evidence = {"validation": len(val), "found": found, "share": share}
     if not found:
-        return Finding(NAME, "PASS", "The two sets have no index in common.", evidence)
+        return Finding(CHECK, "PASS", "The two sets have no index in common.", evidence)
     message = f"{found} of {len(val)} validation indices are training indices too; expected none."
     status: Status = "FAIL" if share >= FAIL_FROM else "WARN"
-    return Finding(NAME, status, message, evidence, ("validation-in-training",))
+    return Finding(CHECK, status, message, evidence, ("validation-in-training",))
 
 
 def _hashes(batch: Tensor) -> list[bytes]:

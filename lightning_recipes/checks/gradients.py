@@ -113,15 +113,24 @@ def _longest(steps: Sequence[int], holds: Sequence[bool]) -> tuple[int, int] | N
     return best
 
 
-def check_clipping(steps: Sequence[int], coefficients: Sequence[float], rates: Sequence[float]) -> Finding:
+def check_clipping(
+    steps: Sequence[int],
+    coefficients: Sequence[float],
+    rates: Sequence[float],
+    *,
+    limit: float = CLIPPED,
+    fewest: int = CLIPPED_STEPS,
+) -> Finding:
     """Say whether clipping leaves so little of the gradients that it sets the learning rate.
 
-    Looks at the steps from the highest learning rate on, of which there must be 100.
+    Looks at the steps from the highest learning rate on.
 
     Args:
         steps: The measured steps, rising. (T,)
         coefficients: Norm of all gradients after clipping over that before; NaN where it is not known. (T,)
         rates: Learning rates at those steps; NaN where it is not known. (T,)
+        limit: Least median of the coefficients that is left alone.
+        fewest: Steps that are needed for a WARN.
 
     >>> check_clipping([10, 60, 110], [1e-3] * 3, [0.1] * 3).causes
     ('gradient-clipping-too-strong',)
@@ -140,9 +149,9 @@ def check_clipping(steps: Sequence[int], coefficients: Sequence[float], rates: S
         return Finding(check, "PASS", "No gradient was clipped.", evidence)
     said = f"Clipping leaves {typical:.1e} of the gradients' norm (median)"
     said += f"; it acts on {clipped:.0%} of the steps"
-    if typical >= CLIPPED:
+    if typical >= limit:
         return Finding(check, "PASS", f"{said}.", evidence)
-    if warmed[-1][0] - warmed[0][0] < CLIPPED_STEPS:
+    if warmed[-1][0] - warmed[0][0] < fewest:
         return Finding(check, "INFO", f"{said}, of too few to judge.", evidence)
     said += ": it, and not the loss, sets how far a step goes."
     return Finding(check, "WARN", said, evidence, ("gradient-clipping-too-strong",))

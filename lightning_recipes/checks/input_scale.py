@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .finding import Finding, Status
 
-NAME = "input scale"
+CHECK = "input scale"
 
 # Means and standard deviations by which images in [0, 1] are usually normalised.
 USUAL = {
@@ -51,12 +51,12 @@ def input_scale(
     """
     given = batch if first_layer is None else first_layer
     if batch.numel() == 0 or given.numel() == 0:
-        return Finding(NAME, "SKIP", "The batch is empty.")
+        return Finding(CHECK, "SKIP", "The batch is empty.")
     where = "in the batch" if first_layer is None else "at the first layer"
     broken = _broken_samples(given)
     if broken:
         return Finding(
-            NAME,
+            CHECK,
             "FAIL",
             f"{broken} of {len(given)} samples hold NaN or infinity {where}; all numbers must be finite.",
             {"samples": len(given), "non_finite_samples": broken},
@@ -65,14 +65,14 @@ def input_scale(
     for tensor, place in ((batch, "in the batch"), (given, where)):
         if len(tensor) >= 4 and not _broken_samples(tensor) and bool((tensor == tensor[:1]).all()):
             return Finding(
-                NAME,
+                CHECK,
                 "FAIL",
                 f"All {len(tensor)} samples are the same {place}; they must differ.",
                 {"samples": len(tensor), "std": float(tensor.double().std())},
                 ("constant-input", "input-ignored"),
             )
     if not given.is_floating_point():
-        return Finding(NAME, "SKIP", "The inputs are integers: the module scales or embeds them itself.")
+        return Finding(CHECK, "SKIP", "The inputs are integers: the module scales or embeds them itself.")
     return _scale(given, batch.ndim == 4 or given.ndim == 4, pretrained, expected_mean, expected_std, where)
 
 
@@ -109,7 +109,7 @@ def _scale(
     wanted = "expected about mean 0 and standard deviation 1"
 
     def finding(status: Status, message: str, *causes: str) -> Finding:
-        return Finding(NAME, status, message, evidence, causes)
+        return Finding(CHECK, status, message, evidence, causes)
 
     if not images:
         if most > 50 and spread > 20:

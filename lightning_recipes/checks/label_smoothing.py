@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .finding import Finding
 
-NAME = "label smoothing"
+CHECK = "label smoothing"
 HIGHEST = 0.5  # recipes use 0.1, seldom 0.2
 
 
@@ -26,14 +26,14 @@ def label_smoothing(value: float | Tensor) -> Finding:
     """
     if isinstance(value, Tensor) and value.ndim == 2:
         if len(value) < 16 or value.shape[1] < 2 or not value.is_floating_point():
-            return Finding(NAME, "SKIP", "Fewer than 16 rows of probabilities, or fewer than two classes.")
+            return Finding(CHECK, "SKIP", "Fewer than 16 rows of probabilities, or fewer than two classes.")
         if bool((value.detach().sum(1) - 1).abs().max() > 1e-2):
-            return Finding(NAME, "SKIP", "The targets are not probabilities of one class.")
+            return Finding(CHECK, "SKIP", "The targets are not probabilities of one class.")
         smoothing = float(value.detach().min()) * value.shape[1]
     else:
         smoothing = float(value)
     evidence = {"label_smoothing": smoothing}
     if smoothing > HIGHEST:
         message = f"Label smoothing {smoothing:.2g} leaves little of the labels; 0.1 is usual."
-        return Finding(NAME, "WARN", message, evidence, ("label-smoothing-too-strong",))
-    return Finding(NAME, "PASS", f"Label smoothing is {smoothing:.2g}.", evidence)
+        return Finding(CHECK, "WARN", message, evidence, ("label-smoothing-too-strong",))
+    return Finding(CHECK, "PASS", f"Label smoothing is {smoothing:.2g}.", evidence)

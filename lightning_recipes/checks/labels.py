@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .finding import Finding
 
-NAME = "labels"
+CHECK = "labels"
 ALPHA = 2.5e-4  # false alarms of one check, with an imbalance of 1:100 taken for healthy
 HEALTHY_IMBALANCE = 100
 
@@ -42,18 +42,18 @@ def labels(
     if targets.ndim == 2 and targets.shape[1] > 1:
         soft = targets.double()
         if bool((soft < 0).any()) or not torch.allclose(soft.sum(1), soft.new_ones(()), atol=1e-2):
-            return Finding(NAME, "SKIP", "The targets are neither labels nor probabilities of one class.")
+            return Finding(CHECK, "SKIP", "The targets are neither labels nor probabilities of one class.")
         if targets.shape[1] != num_outputs:
             message = f"The targets have {targets.shape[1]} columns, the model {num_outputs} outputs."
-            return Finding(NAME, "FAIL", message, {"num_outputs": num_outputs}, ("wrong-number-of-classes",))
+            return Finding(CHECK, "FAIL", message, {"num_outputs": num_outputs}, ("wrong-number-of-classes",))
         targets = soft.argmax(1)
     targets = targets.detach().flatten().cpu()
     if bool((targets != targets.round()).any()):
-        return Finding(NAME, "SKIP", "The targets are no integers.")
+        return Finding(CHECK, "SKIP", "The targets are no integers.")
     targets = targets.long()
     targets = targets[targets != ignore_index]
     if len(targets) < 2:
-        return Finding(NAME, "SKIP", "There are fewer than two labels.")
+        return Finding(CHECK, "SKIP", "There are fewer than two labels.")
     values, counts = torch.unique(targets, return_counts=True)
     evidence: dict[str, float | None] = {
         "samples": len(targets),
@@ -67,7 +67,7 @@ def labels(
     classes = max(num_classes or outputs, 2)
     if values[0] < 0 or values[-1] >= outputs:
         return Finding(
-            NAME,
+            CHECK,
             "FAIL",
             f"Labels run from {values[0]} to {values[-1]}; with {num_outputs} outputs they must lie in 0 to "
             f"{outputs - 1}.",
@@ -81,10 +81,10 @@ def labels(
         message = (
             f"The data has {num_classes} classes, the model {num_outputs} outputs; they must be as many."
         )
-        return Finding(NAME, "WARN", message, evidence, ("wrong-number-of-classes",))
+        return Finding(CHECK, "WARN", message, evidence, ("wrong-number-of-classes",))
     if num_classes is None and unused and (complete or _never_by_chance(unused, outputs, len(targets))):
         return Finding(
-            NAME,
+            CHECK,
             "WARN",
             f"No label is above {values[-1]} among {len(targets)}, and the model has {num_outputs} outputs.",
             evidence,
@@ -96,8 +96,8 @@ def labels(
     if absent or (ratio >= 10 and len(targets) >= 64):
         extra = f"; {outputs - len(values)} classes have no sample" if absent else ""
         message = f"The most frequent class has {ratio:.0f} times the samples of the rarest seen{extra}."
-        return Finding(NAME, "INFO", message, evidence, ("class-imbalance",))
-    return Finding(NAME, "PASS", f"{len(values)} classes among {len(targets)} labels.", evidence)
+        return Finding(CHECK, "INFO", message, evidence, ("class-imbalance",))
+    return Finding(CHECK, "PASS", f"{len(values)} classes among {len(targets)} labels.", evidence)
 
 
 def _constant(
@@ -109,9 +109,9 @@ def _constant(
     if samples >= needed or (complete and samples >= 64):
         causes = ("constant-labels",) if complete else ("constant-labels", "unshuffled-data")
         message = f"All {samples} labels are {label}; a classifier needs at least two."
-        return Finding(NAME, "FAIL", message, evidence, causes)
+        return Finding(CHECK, "FAIL", message, evidence, causes)
     message = f"All {samples} labels are {label}, which may be chance with fewer than {needed}."
-    return Finding(NAME, "INFO", message, evidence, ("constant-labels", "class-imbalance"))
+    return Finding(CHECK, "INFO", message, evidence, ("constant-labels", "class-imbalance"))
 
 
 def _never_by_chance(absent: int, outputs: int, samples: int) -> bool:

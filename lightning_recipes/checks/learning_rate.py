@@ -22,6 +22,7 @@ def learning_rate(
     *,
     losses: Sequence[float] = (),
     predicted: Sequence[float] = (),
+    gradients: Sequence[float] = (),
     floor: float = 0.0,
     fine_tuning: bool = False,
 ) -> Finding:
@@ -36,6 +37,7 @@ def learning_rate(
         growth: Norm of the weights after the last step over that before the first.
         losses: On the same batch before each step.
         predicted: The decrease that the gradient predicts for each step, g·Δw.
+        gradients: Norm of the gradient of each step.
         floor: The least that the loss can be.
         fine_tuning: Weights are trained already, so that small steps are right.
 
@@ -48,12 +50,16 @@ def learning_rate(
     early = [ratio for ratio in update_ratios[:5] if isfinite(ratio)]
     first = median(early) if early else nan
     evidence: dict[str, object] = {"first_updates": first, "growth": growth}
-    if update_ratios and not early or not isfinite(growth):
+    if (update_ratios and not early) or not isfinite(growth):
         said = "the weights are not finite after a few steps"
         causes = ("learning-rate-too-high", "exploding-gradients", "non-finite-input")
         return Finding(CHECK, "FAIL", said, evidence, causes)
     if not early:
         return Finding(CHECK, "SKIP", "no step was taken")
+    if max(early) == 0.0 and gradients and max(gradients) == 0.0:
+        said = "the gradient is zero in every step"
+        causes = ("dead-relu", "zero-initialization", "vanishing-gradients", "loss-detached")
+        return Finding(CHECK, "FAIL", said, evidence, causes)
     if max(early) == 0.0:
         said = "the weights do not change"
         return Finding(

@@ -7,7 +7,7 @@ from typing import Any
 
 from .finding import Finding, worst_first
 
-NAME = "optimizer settings"
+CHECK = "optimizer settings"
 
 
 def optimizer_settings(groups: Sequence[Mapping[str, Any]], *, decoupled: bool) -> list[Finding]:
@@ -26,7 +26,7 @@ def optimizer_settings(groups: Sequence[Mapping[str, Any]], *, decoupled: bool) 
     [('weight-decay-too-high',)]
     """
     if not groups:
-        return [Finding(NAME, "SKIP", "The optimizer has no parameter groups.")]
+        return [Finding(CHECK, "SKIP", "The optimizer has no parameter groups.")]
     findings = [
         *_rate(groups),
         *_decay(groups, decoupled),
@@ -35,7 +35,7 @@ def optimizer_settings(groups: Sequence[Mapping[str, Any]], *, decoupled: bool) 
         *_epsilon(groups),
     ]
     rates = [_number(group, "lr") for group in groups]
-    done = Finding(NAME, "PASS", f"The settings of {len(groups)} groups are usual ones.", {"lr": rates})
+    done = Finding(CHECK, "PASS", f"The settings of {len(groups)} groups are usual ones.", {"lr": rates})
     return worst_first(findings) or [done]
 
 
@@ -53,7 +53,7 @@ def _rate(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if any("lr" not in group or _number(group, "lr") for group in groups):
         return []
     message = "The learning rate is 0 in all groups; nothing can be learned."
-    return [Finding(NAME, "FAIL", message, {"lr": 0.0}, ("learning-rate-too-low",))]
+    return [Finding(CHECK, "FAIL", message, {"lr": 0.0}, ("learning-rate-too-low",))]
 
 
 def _decay(groups: Sequence[Mapping[str, Any]], decoupled: bool) -> list[Finding]:
@@ -78,7 +78,7 @@ def _decay(groups: Sequence[Mapping[str, Any]], decoupled: bool) -> list[Finding
     evidence = {"lr": rate, "weight_decay": decay, "shrinkage": rate * decay, "decoupled": decoupled}
     times = f"{worst:.2g} times what recipes use at most"
     message = f"Weight decay {decay:.3g} at the learning rate {rate:.3g} is {times}."
-    return [Finding(NAME, "WARN", message, evidence, ("weight-decay-too-high",))]
+    return [Finding(CHECK, "WARN", message, evidence, ("weight-decay-too-high",))]
 
 
 def _momentum(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -89,14 +89,14 @@ def _momentum(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
     kind, value = ("momentum", momentum) if momentum >= 0.999 else ("the first beta", beta)
     steps = f"over about {1 / (1 - value):.0f} steps" if value < 1 else "for ever"
     message = f"{kind} {value:.4g} averages gradients {steps}; usual are 10 to 20."
-    return [Finding(NAME, "WARN", message[0].upper() + message[1:], {kind: value}, ("momentum-too-high",))]
+    return [Finding(CHECK, "WARN", message[0].upper() + message[1:], {kind: value}, ("momentum-too-high",))]
 
 
 def _sign(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if not any(group.get("maximize") for group in groups):
         return []
     message = "`maximize=True`: the optimizer climbs the loss; expected to go down."
-    return [Finding(NAME, "WARN", message, {"maximize": True}, ("loss-sign-flipped",))]
+    return [Finding(CHECK, "WARN", message, {"maximize": True}, ("loss-sign-flipped",))]
 
 
 def _epsilon(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -104,4 +104,4 @@ def _epsilon(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if largest < 0.1:
         return []
     message = f"`eps` is {largest:.3g}, above most gradients, which slows adaptive steps; 1e-8 is usual."
-    return [Finding(NAME, "INFO", message, {"eps": largest}, ("optimizer-settings",))]
+    return [Finding(CHECK, "INFO", message, {"eps": largest}, ("optimizer-settings",))]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from .finding import Finding, worst_first
 
-NAME = "parameters"
+CHECK = "parameters"
 
 
 def coverage(
@@ -36,7 +36,7 @@ def coverage(
     frozen = frozen or {}
     if not trainable:
         message = "No parameter has `requires_grad`: nothing can be learned."
-        return [Finding(NAME, "FAIL", message, {"frozen": sum(frozen.values())}, ("frozen-backbone",))]
+        return [Finding(CHECK, "FAIL", message, {"frozen": sum(frozen.values())}, ("frozen-backbone",))]
     total = sum(trainable.values()) + sum(frozen.values())
     findings = [
         *_missing(trainable, set(optimized), stale),
@@ -44,7 +44,7 @@ def coverage(
         *_frozen(frozen, total, frozen_untrained),
     ]
     message = f"The optimizers hold all {len(trainable)} trainable parameters."
-    return worst_first(findings) or [Finding(NAME, "PASS", message, {"trainable": len(trainable)})]
+    return worst_first(findings) or [Finding(CHECK, "PASS", message, {"trainable": len(trainable)})]
 
 
 def _missing(trainable: Mapping[str, int], optimized: set[str], stale: int) -> list[Finding]:
@@ -55,17 +55,17 @@ def _missing(trainable: Mapping[str, int], optimized: set[str], stale: int) -> l
             f"The optimizers hold {stale} parameters that the module no longer has, and miss {len(missing)} "
             f"of its own ({_some(missing)}): they were replaced after the optimizer was built."
         )
-        return [Finding(NAME, "FAIL", message, evidence, ("head-replaced-after-optimizer",))]
+        return [Finding(CHECK, "FAIL", message, evidence, ("head-replaced-after-optimizer",))]
     if missing:
         share = sum(missing.values()) / max(sum(trainable.values()), 1)
         message = (
             f"{len(missing)} of {len(trainable)} trainable parameters, {share:.0%} of the weights, are in no "
             f"optimizer ({_some(missing)})."
         )
-        return [Finding(NAME, "WARN", message, evidence, ("optimizer-misses-parameters",))]
+        return [Finding(CHECK, "WARN", message, evidence, ("optimizer-misses-parameters",))]
     if stale:
         message = f"The optimizers hold {stale} parameters that are not the module's."
-        return [Finding(NAME, "INFO", message, evidence, ("head-replaced-after-optimizer",))]
+        return [Finding(CHECK, "INFO", message, evidence, ("head-replaced-after-optimizer",))]
     return []
 
 
@@ -83,10 +83,10 @@ def _gradients(trainable: Mapping[str, int], optimized: set[str], silent: set[st
     weights = [name for name in held if name.endswith("weight")]
     stem = bool(weights) and weights[0] in silent
     if share > 0.5:
-        return [Finding(NAME, "FAIL", message, evidence, ("detached-backbone",))]
+        return [Finding(CHECK, "FAIL", message, evidence, ("detached-backbone",))]
     if share >= 0.05 or stem:
-        return [Finding(NAME, "WARN", message, evidence, ("detached-backbone",))]
-    return [Finding(NAME, "INFO", message, evidence, ("detached-backbone",))]
+        return [Finding(CHECK, "WARN", message, evidence, ("detached-backbone",))]
+    return [Finding(CHECK, "INFO", message, evidence, ("detached-backbone",))]
 
 
 def _frozen(frozen: Mapping[str, int], total: int, untrained: bool | None) -> list[Finding]:
@@ -96,7 +96,7 @@ def _frozen(frozen: Mapping[str, int], total: int, untrained: bool | None) -> li
     message = (
         f"{share:.0%} of the weights are frozen, and look as freshly initialised; expected trained ones."
     )
-    return [Finding(NAME, "WARN", message, {"frozen_share": share}, ("frozen-backbone",))]
+    return [Finding(CHECK, "WARN", message, {"frozen_share": share}, ("frozen-backbone",))]
 
 
 def _some(names: Collection[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from .finding import Finding
 
-NAME = "schedule"
+CHECK = "schedule"
 
 
 def schedule(rates: Sequence[float]) -> Finding:
@@ -25,15 +25,15 @@ def schedule(rates: Sequence[float]) -> Finding:
     """
     values = torch.as_tensor(rates, dtype=torch.double)
     if len(values) < 10:
-        return Finding(NAME, "SKIP", f"{len(values)} steps are too few to judge a schedule: 10 are needed.")
+        return Finding(CHECK, "SKIP", f"{len(values)} steps are too few to judge a schedule: 10 are needed.")
     if not bool(values.isfinite().all()) or float(values.max()) <= 0:
-        return Finding(NAME, "SKIP", "The rates are not finite, or none is above 0.")
+        return Finding(CHECK, "SKIP", "The rates are not finite, or none is above 0.")
     total, peak = len(values), float(values.max())
     alive = int((values >= 1e-3 * peak).nonzero()[-1]) + 1  # steps until the rate is gone for good
     evidence = {"steps": total, "peak": peak, "last": float(values[-1]), "alive": alive / total}
     if alive < 0.3 * total:
         return Finding(
-            NAME,
+            CHECK,
             "WARN",
             f"The learning rate stays below a thousandth of its peak {peak:.3g} after {alive / total:.0%} of "
             "the run; expected to last.",
@@ -45,7 +45,7 @@ def schedule(rates: Sequence[float]) -> Finding:
     # A linear warm-up has 0.90 of its end at 90 % of its length, a cosine one 0.976.
     if rising and float(values[0]) < 0.1 * peak and late < 0.98 * float(values[-1]):
         return Finding(
-            NAME,
+            CHECK,
             "FAIL",
             f"The learning rate rises from {float(values[0]):.3g} until the last step ({peak:.3g}): the "
             "warm-up is as long as the run, or longer.",
@@ -53,4 +53,4 @@ def schedule(rates: Sequence[float]) -> Finding:
             ("warmup-too-long",),
         )
     message = f"The learning rate stays above a thousandth of its peak for {alive / total:.0%} of the run."
-    return Finding(NAME, "PASS", message, evidence)
+    return Finding(CHECK, "PASS", message, evidence)

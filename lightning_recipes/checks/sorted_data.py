@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .finding import Finding
 
-NAME = "sorted data"
+CHECK = "sorted data"
 ALPHA = 1e-6
 
 
@@ -41,16 +41,16 @@ def sorted_data(
     'PASS'
     """
     if sampled:
-        return Finding(NAME, "SKIP", "The batches come from a sampler that was chosen on purpose.")
+        return Finding(CHECK, "SKIP", "The batches come from a sampler that was chosen on purpose.")
     batches = [_labels(batch) for batch in batches_of_targets if len(batch)]
     if len(batches) < 2:
-        return Finding(NAME, "SKIP", "Fewer than two batches were seen.")
+        return Finding(CHECK, "SKIP", "Fewer than two batches were seen.")
     everything = torch.cat(batches) if pool is None else _labels(pool)
     values, counts = torch.unique(everything, return_counts=True)
     if len(values) < 2:
-        return Finding(NAME, "SKIP", "Only one label was seen: order cannot be told.")
+        return Finding(CHECK, "SKIP", "Only one label was seen: order cannot be told.")
     if len(values) > 0.5 * len(everything):
-        return Finding(NAME, "SKIP", "Most labels occur once: these are no classes.")
+        return Finding(CHECK, "SKIP", "Most labels occur once: these are no classes.")
     distinct = [len(torch.unique(batch)) for batch in batches]
     held = torch.stack([_probability_held(counts, len(batch)) for batch in batches])  # (batches, classes)
     expected, p = float(held.sum()) / len(batches), _at_most(sum(distinct), held)
@@ -59,9 +59,9 @@ def sorted_data(
     measured = f"A batch holds {mean:.1f} distinct labels, where shuffled data has {expected:.1f}"
     if p < ALPHA:
         return Finding(
-            NAME, "FAIL", f"{measured} (p < {max(p, 1e-300):.0e}).", evidence, ("unshuffled-data",)
+            CHECK, "FAIL", f"{measured} (p < {max(p, 1e-300):.0e}).", evidence, ("unshuffled-data",)
         )
-    return Finding(NAME, "PASS", f"{measured}.", evidence)
+    return Finding(CHECK, "PASS", f"{measured}.", evidence)
 
 
 def _labels(targets: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 
 from ..checks import Finding
 from ..evidence.first_batches import FirstBatches
-from ..evidence.memorizing import Pace
+from ..evidence.freshness import looks_untrained
+from ..evidence.pace import Pace
 from ..evidence.scan import Scan, scan
 from ..evidence.trials import CannotTry, Trials
-from ..evidence.weights import looks_untrained
 
 Stage = Callable[["Examination"], Iterable[Finding]]
 

@@ -15,7 +15,7 @@ from ..checks.progress import progress
 from ..checks.stale_gradients import stale_gradients
 from ..evidence.first_batches import loss_of
 from ..evidence.first_steps import FirstSteps, not_finite
-from ..evidence.memorizing import without_regularization
+from ..evidence.swaps import without_regularization
 from .examination import Examination, Stage
 
 

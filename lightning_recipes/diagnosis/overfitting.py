@@ -8,13 +8,19 @@ from math import nan
 from typing import Any
 
 from ..checks import Finding
+from ..checks.gradients import check_clipping, check_vanishing
 from ..checks.learning_rate import learning_rate
 from ..checks.overfit import Attempts, Learned, overfit
+from ..checks.symmetry import symmetry
 from ..evidence.batches import joined, size_of, take
-from ..evidence.memorizing import Attempt, memorize, pace
+from ..evidence.memorizing import Attempt, memorize
+from ..evidence.pace import pace
 from .examination import Examination
 
 SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
+CLIPPED_EARLY = (
+    1e-3  # median coefficient; the first gradients may be large, so less than over a hundred steps
+)
 SWAPPED = ("loss", "inputs", "initialization", "regularization", "modes", "frozen weights")
 
 
@@ -30,24 +36,31 @@ def few_samples(examination: Examination) -> Any:  # noqa: ANN401 - batches have
 
 
 def rate(examination: Examination) -> Iterator[Finding]:
-    """How far the first steps of the user's optimizer go, at its peak rate."""
+    """How far the first steps of the user's optimizer go at its peak rate, and what drives them."""
     measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
     examination.pace = measured
     if measured.error and not measured.losses:
         raise ValueError(measured.error)
     if not measured.steps:
-        yield Finding(
-            "learning rate", "FAIL", "no optimizer step was taken", {"batches": PACE_STEPS}, ("missing-step",)
-        )
+        said = f"no optimizer step was taken in {PACE_STEPS} batches"
+        yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
         return
-    losses = measured.losses if examination.module.automatic_optimization else ()
     yield learning_rate(
         measured.ratios,
         measured.growth,
-        losses=losses,
+        losses=measured.losses if examination.module.automatic_optimization else (),
         predicted=measured.predicted,
+        gradients=measured.gradient_norm,
         fine_tuning=examination.trained,
     )
+    if measured.weights:
+        yield symmetry(measured.weights)
+    steps = range(1, len(measured.depth_ratios) + 1)
+    if len(measured.first_updates) == len(steps):
+        yield check_vanishing(steps, measured.depth_ratios, measured.first_updates)
+    clipped = measured.clip_coefficients
+    unknown = [nan] * len(clipped)
+    yield check_clipping(range(len(clipped)), clipped, unknown, limit=CLIPPED_EARLY, fewest=PACE_STEPS // 2)
 
 
 def by_heart(examination: Examination) -> Iterator[Finding]:
@@ -72,7 +85,7 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
 
 def _attempt(
     examination: Examination, batch: Any, share: float, *, optimizer: str = "own", swap: str = ""
-) -> Attempt:  # noqa: ANN401
+) -> Attempt:
     return memorize(
         examination.trials,
         batch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import data, loss, overfitting, relevance, static
+from . import data, layers, loss, overfitting, relevance, static
 from .examination import Stage
 
 BEFORE_TRAINING: tuple[tuple[str, Stage], ...] = (
@@ -10,15 +10,17 @@ BEFORE_TRAINING: tuple[tuple[str, Stage], ...] = (
     ("input scale", data.inputs),
     ("labels", data.targets),
     ("validation data", data.validation),
-    ("layers", static.layers),
-    ("parameters", static.parameters),
+    ("layers", layers.settings),
+    ("initial weights", layers.weights),
     ("optimizers", static.optimizers),
     ("schedule", static.schedules),
     ("logits", loss.given),
     ("initial loss", loss.initial),
     ("batch mixing", loss.mixing),
     ("labels belong to inputs", data.belonging),
+    ("activations", layers.activations),
     ("learning rate", overfitting.rate),
+    ("parameters", static.parameters),
     ("overfit", overfitting.by_heart),
     ("reach of inputs", relevance.reach),
     ("learning from inputs", relevance.learning),

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from .activations import ActivationRecord, recording
 from .batches import labels_of
 from .loss_calls import LossCall, LossCalls
 from .trials import Outcome, Trials
@@ -28,7 +28,7 @@ class FirstBatches:
         first_inputs: What reached the first layer with weights, in each batch.
         modelled: Whether the loss was given the very output of a layer or net, with no function between.
         with_gradient: Names of the parameters that had a gradient other than zero.
-        dropout: Probabilities to drop, by layer or function.
+        activations: Of all batches.
         outcome: Of the trial: its error, and how far it came.
     """
 
@@ -61,7 +61,11 @@ def first_batches(trials: Trials, batches: Sequence[Any], *, deadline: float) ->
     seen = FirstBatches(batches)
 
     def step(module: LightningModule, own: Any, batch: Any, number: int) -> Any:  # noqa: ANN401
-        with LossCalls() as calls, watched_layers(module) as layers:
+        with (
+            LossCalls() as calls,
+            recording(module, seen.activations),
+            watched_layers(module) as layers,
+        ):
             output = own(batch)
         loss = loss_of(output)
         seen.calls.append(calls)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite, nan
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from .batches import labels_of, with_inputs
 from .first_batches import loss_of
 from .loss_calls import BINARY, CLASSIFICATION, LossCall, LossCalls, rows_of
+from .swaps import PREPARE, standardized
 from .trials import Trials
 
 LOOK_EVERY = 5
@@ -107,7 +107,7 @@ def memorize(
         steps,
         step=step,
         optimizer=optimizer,
-        prepare=_PREPARE.get(swap),
+        prepare=PREPARE.get(swap),
         after=after,
         deadline=deadline,
     )
@@ -141,7 +141,7 @@ def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
 def least_loss(calls: LossCalls) -> float | None:
     """Return the least that the loss can be: the entropy of the targets; None where the loss is not known."""
     call = main_call(calls)
-    if call is None or call.targets is None and call.name != "log_softmax":
+    if call is None or (call.targets is None and call.name != "log_softmax"):
         return None
     if call.name in ("cross_entropy", "log_softmax") and call.inputs.dim() > 1:
         classes = call.logits.shape[1]
@@ -191,165 +191,3 @@ def _one_hot(targets: Tensor | None) -> bool:
         and targets.shape[1] > 1
         and bool((targets.sum(1) == 1).all())
     )
-
-
-def standardized(inputs: Tensor) -> Tensor:
-    """Return inputs with mean 0 and standard deviation 1 by channel, those that are not finite set to 0."""
-    finite = torch.where(inputs.isfinite(), inputs, torch.zeros_like(inputs))
-    dims = [0, *range(2, inputs.dim())]
-    mean = finite.mean(dims, keepdim=True)
-    return (finite - mean) / finite.std(dims, keepdim=True).clamp_min(1e-6)
-
-
-@torch.no_grad()
-def kaiming(module: nn.Module) -> None:
-    """Initialise all weights anew with variance 2 / fan-in, biases with 0, norms with 1 and 0."""
-    for part in module.modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            if parameter.dim() > 1 and parameter[0].numel():
-                nn.init.kaiming_normal_(parameter)
-            elif name.endswith("bias"):
-                parameter.zero_()
-            elif name == "weight":
-                parameter.fill_(1.0)
-
-
-def without_regularization(module: LightningModule) -> None:
-    """Switch dropout, stochastic depth and weight decay off."""
-    for part in module.modules():
-        for key in ("p", "drop_prob", "dropout"):
-            if isinstance(getattr(part, key, None), float):
-                setattr(part, key, 0.0)
-    for group in (g for optimizer in module._trial_optimizers for g in optimizer.param_groups):
-        for key in ("weight_decay", "lambd"):
-            if key in group:
-                group[key] = 0.0
-
-
-def thawed(module: LightningModule) -> None:
-    """Train all weights, also those that are frozen or that no optimizer holds."""
-    optimizers = module._trial_optimizers
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    missing = [p for p in module.parameters() if id(p) not in held]
-    if missing and optimizers:
-        optimizers[0].add_param_group({"params": missing})
-
-
-_PREPARE: dict[str, Callable[[LightningModule], None]] = {
-    "initialization": kaiming,
-    "regularization": without_regularization,
-    "frozen weights": thawed,
-}
-
-
-@dataclass
-class Pace:
-    """How far the first steps of the user's own optimizer go.
-
-    Args:
-        losses: On the one batch, before each step.
-        predicted: Decrease that the gradient predicts for each step, −g·Δw.
-        ratios: ‖ΔW‖/‖W₀‖ of each step, the median over weights of two or more dimensions.
-        growth: Norm of all weights at the end over that at the beginning.
-        gradient_norm: Of each step, as the backward passes gave it.
-        clip_coefficients: Norm that the optimizer was given over this.
-        steps: Taken by optimizers.
-        weights: Of two or more dimensions, after two steps: name → (weight, gradient).
-        error: What was raised, if anything.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    predicted: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    growth: float = nan
-    gradient_norm: list[float] = field(default_factory=list)
-    clip_coefficients: list[float] = field(default_factory=list)
-    steps: int = 0
-    weights: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    with_gradient: set[str] = field(default_factory=set)
-    error: str = ""
-
-
-def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  # noqa: ANN401
-    """Take a few steps with the user's own optimizer on one batch, without dropout and decay."""
-    found = Pace()
-    first_norms: dict[str, Tensor] = {}
-    scale = trials.loss_scale()
-    state: dict[str, Any] = {}
-
-    def prepare(module: LightningModule) -> None:
-        without_regularization(module)
-        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        wide = {name: p for name, p in named.items() if p.dim() > 1}
-        first_norms.update({name: p.detach().norm() for name, p in wide.items()})
-        state["whole"] = _norm(wide.values())
-
-        def before(*_: Any) -> None:  # noqa: ANN401
-            state["old"] = {name: p.detach().clone() for name, p in named.items()}
-            state["gradients"] = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
-
-        def after(*_: Any) -> None:  # noqa: ANN401
-            old, gradients = state["old"], state["gradients"]
-            changes = {name: p.detach() - old[name] for name, p in named.items()}
-            found.predicted.append(-sum(float((g * changes[n]).sum()) for n, g in gradients.items()))
-            raw = float(torch.stack(state["raw"]).sum().sqrt()) / scale if state["raw"] else 0.0
-            if raw > 0:
-                found.gradient_norm.append(raw)
-                found.clip_coefficients.append(float(_norm(gradients.values())) / raw)
-            state["raw"] = []
-            relative = [
-                float(changes[n].norm() / size)
-                for n, size in first_norms.items()
-                if float(size) > 0 and n in gradients
-            ]
-            if relative:
-                found.ratios.append(float(torch.tensor(relative).median()))
-            found.steps += 1
-            if found.steps == 2:
-                found.weights = {
-                    n: (p.detach().clone(), gradients[n]) for n, p in wide.items() if n in gradients
-                }
-            if found.steps in (1, 2, 3, steps):
-                found.with_gradient |= {n for n, g in gradients.items() if bool(g.any())}
-
-        def raw(gradient: Tensor) -> None:
-            state["raw"].append(gradient.detach().float().square().sum())
-
-        state["raw"] = []
-        for parameter in named.values():
-            parameter.register_hook(raw)
-        for optimizer in module._trial_optimizers:
-            optimizer.register_step_pre_hook(before)
-            optimizer.register_step_post_hook(after)
-
-    def step(_: LightningModule, own: Any, given: Any, __: int) -> Any:  # noqa: ANN401
-        torch.manual_seed(0)
-        with LossCalls() as calls:
-            output = own(given)
-        loss = loss_of(output)
-        call = main_call(calls)
-        if loss is not None:
-            found.losses.append(float(loss.detach()))
-        elif call is not None:
-            found.losses.append(float(call.value.mean()))
-        return output
-
-    outcome = trials.run([batch], steps, step=step, prepare=prepare, deadline=deadline)
-    if outcome.error is not None:
-        found.error = f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0]
-    wide = [p for p in outcome.module.parameters() if p.requires_grad and p.dim() > 1]
-    whole = float(state["whole"]) if "whole" in state else 0.0
-    found.growth = float(_norm(wide)) / whole if wide and whole > 0 else 1.0
-    return found
-
-
-def _norm(tensors: Any) -> Tensor:  # noqa: ANN401 - any iterable of tensors
-    norms = [t.detach().float().norm() for t in tensors]
-    return torch.stack(norms).norm() if norms else torch.zeros(())
-
-
-def finite(values: list[float]) -> bool:
-    """Return whether there are values, and all are finite."""
-    return bool(values) and all(map(isfinite, values))

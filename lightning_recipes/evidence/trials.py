@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
-import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -23,6 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..utils.rng import preserved_generators
+from ..utils.silence import kept_signals, quiet
 from .batches import copied, size_of, take
 
 Step = Callable[[LightningModule, Callable[[Any], Any], Any, int], Any]
@@ -129,7 +126,7 @@ class Trials:
         seed: int,
     ) -> Outcome:
         error = None
-        with preserved_generators(), quiet(), _kept_signals():
+        with preserved_generators(), quiet(), kept_signals():
             module, optimizers = self._copy()
             seed_everything(seed, verbose=False)
             ending = _Ending(steps, deadline, after)
@@ -297,29 +294,3 @@ def _made(optimizers: list[Optimizer], kind: str, module: LightningModule) -> li
 
 def _only_closure(closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
     return closure() if closure is not None else None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _kept_signals() -> Iterator[None]:
-    """Keep the handler of Ctrl-C, which Lightning exchanges when it is interrupted."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)

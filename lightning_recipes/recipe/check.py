@@ -18,9 +18,9 @@ from ..checks import Finding
 from ..diagnosis.errors import error_finding
 from ..diagnosis.table import findings_table
 from ..diagnosis.verdict import weighed
-from ..evidence.trials import quiet
 from ..utils.errors import UserError
 from ..utils.rng import preserved_generators
+from ..utils.silence import quiet
 
 STEPS = 100
 BEFORE = 0.7  # share of the time for the examination before the first step
@@ -50,7 +50,9 @@ class Report:
     def to_json(self) -> str:
         """Return the findings as JSON: `status`, `seconds` and a list `findings`."""
         found = [finding.to_dict() for finding in self.findings]
-        return json.dumps({"status": self.status, "seconds": round(self.seconds, 1), "findings": found}, indent=2)
+        return json.dumps(
+            {"status": self.status, "seconds": round(self.seconds, 1), "findings": found}, indent=2
+        )
 
 
 def check(
@@ -103,7 +105,9 @@ def _loaders(given: Any) -> dict[str, Any]:  # noqa: ANN401
         return {"datamodule": given}
     if isinstance(given, Mapping):
         if "train" not in given:
-            raise UserError(f"`datamodule` must have `train` among its keys, got {', '.join(map(str, given))}.")
+            raise UserError(
+                f"`datamodule` must have `train` among its keys, got {', '.join(map(str, given))}."
+            )
         return {"train_dataloaders": given["train"], "val_dataloaders": given.get("val")}
     if isinstance(given, (tuple, list)) and len(given) == 2:
         return {"train_dataloaders": given[0], "val_dataloaders": given[1]}

@@ -32,6 +32,15 @@ class Case:
 
 
 CASES = {
+    "ActivationMonitor": Case(
+        options={"every_n_steps": 2, "table": False},
+        other={"every_n_steps": 3, "name": "second"},
+        wrong=[
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0. To measure nothing"),
+            ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
+            ({"name": ""}, "file's name without folders, got ''"),
+        ],
+    ),
     "EMA": Case(
         options={"decay": 0.9, "start_step": 2},
         other={"decay": 0.5, "every_n_steps": 2},

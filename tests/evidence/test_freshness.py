@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lightning_recipes.evidence.weights import looks_untrained
+from lightning_recipes.evidence.freshness import looks_untrained
 
 
 def net(norm):

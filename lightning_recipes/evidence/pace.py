@@ -1,0 +1,136 @@
+"""How far the first steps of the user's own optimizer go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from .first_batches import loss_of
+from .gradients import depth_ratio
+from .loss_calls import LossCalls
+from .memorizing import main_call
+from .swaps import without_regularization
+from .trials import Trials
+
+
+@dataclass
+class Pace:
+    """How far the first steps of the user's own optimizer go.
+
+    Args:
+        losses: On the one batch, before each step.
+        predicted: Decrease that the gradient predicts for each step, −g·Δw.
+        ratios: ‖ΔW‖/‖W₀‖ of each step, the median over weights of two or more dimensions.
+        growth: Norm of all weights at the end over that at the beginning.
+        gradient_norm: Of each step, as the backward passes gave it.
+        clip_coefficients: Norm that the optimizer was given over this.
+        steps: Taken by optimizers.
+        depth_ratios: ‖g‖/‖W‖ of the first third of the weights over that of the last, at each step.
+        first_updates: ‖ΔW‖/‖W‖ of the first third, at each step.
+        weights: Of two or more dimensions, after two steps: name → (weight, gradient).
+        error: What was raised, if anything.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    predicted: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    growth: float = nan
+    gradient_norm: list[float] = field(default_factory=list)
+    clip_coefficients: list[float] = field(default_factory=list)
+    depth_ratios: list[float] = field(default_factory=list)
+    first_updates: list[float] = field(default_factory=list)
+    steps: int = 0
+    weights: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    with_gradient: set[str] = field(default_factory=set)
+    error: str = ""
+
+
+def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  # noqa: ANN401
+    """Take a few steps with the user's own optimizer on one batch, without dropout and decay."""
+    found = Pace()
+    first_norms: dict[str, Tensor] = {}
+    scale = trials.loss_scale()
+    state: dict[str, Any] = {}
+
+    def prepare(module: LightningModule) -> None:
+        without_regularization(module)
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        wide = {name: p for name, p in named.items() if p.dim() > 1}
+        first_norms.update({name: p.detach().norm() for name, p in wide.items()})
+        state["whole"] = _norm(wide.values())
+
+        def before(*_: Any) -> None:  # noqa: ANN401
+            state["old"] = {name: p.detach().clone() for name, p in named.items()}
+            state["gradients"] = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
+
+        def after(*_: Any) -> None:  # noqa: ANN401
+            old, gradients = state["old"], state["gradients"]
+            changes = {name: p.detach() - old[name] for name, p in named.items()}
+            found.predicted.append(-sum(float((g * changes[n]).sum()) for n, g in gradients.items()))
+            raw = float(torch.stack(state["raw"]).sum().sqrt()) / scale if state["raw"] else 0.0
+            if raw > 0:
+                found.gradient_norm.append(raw)
+                found.clip_coefficients.append(float(_norm(gradients.values())) / raw)
+            state["raw"] = []
+            relative = [
+                float(changes[n].norm() / size)
+                for n, size in first_norms.items()
+                if float(size) > 0 and n in gradients
+            ]
+            if relative:
+                found.ratios.append(float(torch.tensor(relative).median()))
+                third = max(len(relative) // 3, 1)
+                found.first_updates.append(float(torch.tensor(relative[:third]).median()))
+            sizes = [
+                float(gradients[n].norm() / size)
+                for n, size in first_norms.items()
+                if n in gradients and float(size) > 0
+            ]
+            found.depth_ratios.append(depth_ratio(sizes))
+            found.steps += 1
+            if found.steps == 2:
+                found.weights = {
+                    n: (p.detach().clone(), gradients[n]) for n, p in wide.items() if n in gradients
+                }
+            if found.steps in (1, 2, 3, steps):
+                found.with_gradient |= {n for n, g in gradients.items() if bool(g.any())}
+
+        def raw(gradient: Tensor) -> None:
+            state["raw"].append(gradient.detach().float().square().sum())
+
+        state["raw"] = []
+        for parameter in named.values():
+            parameter.register_hook(raw)
+        for optimizer in module._trial_optimizers:
+            optimizer.register_step_pre_hook(before)
+            optimizer.register_step_post_hook(after)
+
+    def step(_: LightningModule, own: Any, given: Any, __: int) -> Any:  # noqa: ANN401
+        torch.manual_seed(0)
+        with LossCalls() as calls:
+            output = own(given)
+        loss = loss_of(output)
+        call = main_call(calls)
+        if loss is not None:
+            found.losses.append(float(loss.detach()))
+        elif call is not None:
+            found.losses.append(float(call.value.mean()))
+        return output
+
+    outcome = trials.run([batch], steps, step=step, prepare=prepare, deadline=deadline)
+    if outcome.error is not None:
+        found.error = f"{type(outcome.error).__name__}: {outcome.error}".splitlines()[0]
+    wide = [p for p in outcome.module.parameters() if p.requires_grad and p.dim() > 1]
+    whole = float(state["whole"]) if "whole" in state else 0.0
+    found.growth = float(_norm(wide)) / whole if wide and whole > 0 else 1.0
+    return found
+
+
+def _norm(tensors: Any) -> Tensor:  # noqa: ANN401 - any iterable of tensors
+    norms = [t.detach().float().norm() for t in tensors]
+    return torch.stack(norms).norm() if norms else torch.zeros(())

@@ -1,0 +1,29 @@
+"""Tables for the terminal, for whoever shows one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+
+def rows_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str, notes: Sequence[str] = ()
+) -> Table:
+    """Return a table; the first and the last column are words, the others numbers.
+
+    Args:
+        columns: Headers.
+        rows: As many cells each.
+        title: Above the table.
+        notes: Lines below it.
+
+    >>> rows_table(["layer", "std", ""], [["act1", "0.58", "ok"]], title="activations").row_count
+    1
+    """
+    table = Table(title=title, caption="\n".join(notes) or None, caption_justify="left", title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number in (0, len(columns) - 1) else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
