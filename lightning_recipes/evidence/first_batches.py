@@ -39,6 +39,7 @@ class FirstBatches:
     first_inputs: list[Tensor] = field(default_factory=list)
     modelled: list[bool] = field(default_factory=list)
     with_gradient: set[str] = field(default_factory=set)
+    activations: ActivationRecord = field(default_factory=ActivationRecord)
     outcome: Outcome | None = None
 
     def classification(self) -> list[tuple[LossCall, Tensor | None, bool]]:

@@ -64,12 +64,13 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
         first_norms.update({name: p.detach().norm() for name, p in wide.items()})
         state["whole"] = _norm(wide.values())
 
-        def before(*_: Any) -> None:  # noqa: ANN401
+        def before(*_: Any) -> None:
             state["old"] = {name: p.detach().clone() for name, p in named.items()}
-            state["gradients"] = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
 
-        def after(*_: Any) -> None:  # noqa: ANN401
-            old, gradients = state["old"], state["gradients"]
+        def after(*_: Any) -> None:
+            old = state["old"]
+            # read only now: a step that is given a closure makes them after its first hook
+            gradients = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
             changes = {name: p.detach() - old[name] for name, p in named.items()}
             found.predicted.append(-sum(float((g * changes[n]).sum()) for n, g in gradients.items()))
             raw = float(torch.stack(state["raw"]).sum().sqrt()) / scale if state["raw"] else 0.0
