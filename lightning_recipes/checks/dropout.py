@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from .finding import Finding
 
 CHECK = "dropout"
-HIGHEST = (
-    0.9  # recipes use 0.5 (AlexNet, VGG), seldom 0.8 (EfficientNet's and ViT's stochastic depth at most 0.6)
-)
+HIGHEST = 0.9  # usual is at most 0.5 (AlexNet, VGG); from 0.9 on a tenth or less is left
 
 
 def dropout(rates: Mapping[str, float]) -> Finding:

@@ -55,7 +55,7 @@ def validation_in_training(train_hashes: Iterable[bytes], val_hashes: Iterable[b
     share = found / len(val)
     natural = sum(count for count in train.values() if count > 1) / sum(train.values())
     evidence = {"validation": len(val), "found": found, "share": share, "natural": natural}
-    # Measured on five random splits of digits (1797) and of Fashion-MNIST (60000): none has a twin, nor mirrored.
+    # Five random splits of digits (1797) and of Fashion-MNIST (60000): no twin, nor a mirrored one.
     measured = f"{share:.1%} of {len(val)} validation samples are in the training set"
     if found < FEWEST or share - natural < WARN_FROM:
         return Finding(CHECK, "PASS", f"{measured}.", evidence)

@@ -95,9 +95,9 @@ def train_validation_mismatch(train_batch: Tensor, val_batch: Tensor) -> Finding
         "range_ratio": float(range_ratio.median()),
         "shift": float(shift.median()),
     }
-    # Measured on digits, Fashion-MNIST and coloured noise, raw or normalised, in batches of 16 and 64, under each
-    # of ten augmentations (crops, jitter, RandAugment, ...) with each of seven more (mixup, RandomErasing, ...),
-    # 5040 pairs: deviation ratio 0.41–1.85, shift at most 0.95. Below 0.5 fell only RandomErasing with noise on
+    # Measured on digits, Fashion-MNIST and coloured noise, raw or normalised, in batches of 16 and 64, under
+    # ten augmentations (crops, jitter, RandAugment, ...) times seven more (mixup, RandomErasing, ...), 5040
+    # pairs: deviation ratio 0.41–1.85, shift at most 0.95. Below 0.5 fell only RandomErasing with noise on
     # inputs that are not standardised, which widens the range three times as much as the deviation.
     smaller = (deviation < 0.5) & (range_ratio < 0.6) & (deviation < 2.2 * range_ratio)
     larger = (deviation > 2.0) & (range_ratio > 1 / 0.6)

@@ -105,7 +105,6 @@ class LossCalls(TorchFunctionMode):
     """
 
     seen: list[LossCall] = field(default_factory=list)
-    dropout: dict[str, float] = field(default_factory=dict)
     _made: dict[Any, tuple[str, Tensor, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
