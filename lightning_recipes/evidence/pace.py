@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
+from statistics import median
 from typing import Any
 
 import torch
@@ -74,24 +75,17 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
             changes = {name: p.detach() - old[name] for name, p in named.items()}
             found.predicted.append(-sum(float((g * changes[n]).sum()) for n, g in gradients.items()))
             raw = float(torch.stack(state["raw"]).sum().sqrt()) / scale if state["raw"] else 0.0
+            found.gradient_norm.append(raw)
             if raw > 0:
-                found.gradient_norm.append(raw)
                 found.clip_coefficients.append(float(_norm(gradients.values())) / raw)
             state["raw"] = []
-            relative = [
-                float(changes[n].norm() / size)
-                for n, size in first_norms.items()
-                if float(size) > 0 and n in gradients
-            ]
-            if relative:
-                found.ratios.append(float(torch.tensor(relative).median()))
-                third = max(len(relative) // 3, 1)
-                found.first_updates.append(float(torch.tensor(relative[:third]).median()))
-            sizes = [
-                float(gradients[n].norm() / size)
-                for n, size in first_norms.items()
-                if n in gradients and float(size) > 0
-            ]
+            sized = {n: float(size) for n, size in first_norms.items() if float(size) > 0 and n in gradients}
+            # behind a scale that begins at zero nothing moves in the first step
+            moving = [n for n in sized if bool(gradients[n].any())]
+            relative = [float(changes[n].norm()) / sized[n] for n in moving] or [0.0]
+            found.ratios.append(median(relative))
+            found.first_updates.append(median(relative[: max(len(relative) // 3, 1)]))
+            sizes = [float(gradients[n].norm()) / size for n, size in sized.items()]
             found.depth_ratios.append(depth_ratio(sizes))
             found.steps += 1
             if found.steps == 2:
