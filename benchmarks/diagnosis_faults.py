@@ -220,7 +220,7 @@ def summary(rows: list[Row]) -> None:
             named = sum(detected(row) and row.get("named") == "True" for row in some)
             others = [
                 sum(row.get("torchtest2") == status for row in some)
-                for status in (*ALARMS, "missed", "error")
+                for status in (*ALARMS, "missed", "error", "unsupported")
             ]
             cells = "".join(f"{cell:9d}" for cell in (*counts, missed, named))
             print(f"{fault[:36]:36}{len(some):2}{cells}   {'/'.join(map(str, others))}")
