@@ -19,8 +19,10 @@ import csv
 import io
 import logging
 import multiprocessing
+import os
 import re
 import signal
+import threading
 import time
 import warnings
 from collections import defaultdict
@@ -53,6 +55,18 @@ def cases() -> dict[str, Case]:
 
 def _start(case: Case) -> Row:
     return {"kind": case.kind, "fault": case.name, "arch": case.arch, "data": case.data}
+
+
+def _end_with_parent() -> None:
+    """End this worker soon after the benchmark was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _late(*_: object) -> None:
@@ -104,6 +118,9 @@ def _torchtest2(case: Case, row: Row) -> None:
     except ImportError:
         return
     run, start = case.build(), time.perf_counter()
+    if not run.module.automatic_optimization:  # as it documents; the step's None is no fault
+        row["torchtest2"] = "unsupported"
+        return
     if hasattr(run.module, "make_schedule"):
         run.module.make_schedule = None
     try:
@@ -140,7 +157,7 @@ def over(keys: Iterable[str], work: Work, workers: int) -> Iterable[Row]:
     todo = list(keys)[::-1]
     while todo:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn, max_tasks_per_child=40) as pool:
+        with ProcessPoolExecutor(workers, spawn, _end_with_parent, max_tasks_per_child=40) as pool:
             under_way = {}
             try:
                 while todo or under_way:
@@ -191,7 +208,9 @@ def summary(rows: list[Row]) -> None:
         of_kind = [row for row in rows if row["kind"] == kind]
         if not of_kind:
             continue
-        print(f"\n{kind:38}     FAIL     WARN   missed    named   torchtest2 FAIL/WARN/missed/error")
+        print(
+            f"\n{kind:38}     FAIL     WARN   missed    named   torchtest2 FAIL/WARN/missed/error/unsupported"
+        )
         by_fault: dict[str, list[Row]] = defaultdict(list)
         for row in of_kind:
             by_fault[row["fault"]].append(row)
@@ -201,7 +220,7 @@ def summary(rows: list[Row]) -> None:
             named = sum(detected(row) and row.get("named") == "True" for row in some)
             others = [
                 sum(row.get("torchtest2") == status for row in some)
-                for status in (*ALARMS, "missed", "error")
+                for status in (*ALARMS, "missed", "error", "unsupported")
             ]
             cells = "".join(f"{cell:9d}" for cell in (*counts, missed, named))
             print(f"{fault[:36]:36}{len(some):2}{cells}   {'/'.join(map(str, others))}")
