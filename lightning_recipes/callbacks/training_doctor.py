@@ -93,13 +93,13 @@ class TrainingDoctor(Examining):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `findings.json`."""
-        self._write(trainer)
+        self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks back, and write what there is."""
         self._stop_watching()
         if trainer.state.fn == "fit":
-            self._write(trainer)
+            self.write(trainer)
 
     def report(self, trainer: Trainer) -> None:
         """Print the table; where there is none, or the callback is strict, warn or end the run."""
@@ -132,7 +132,8 @@ class TrainingDoctor(Examining):
             self._watched.close()
         self._watched = None
 
-    def _write(self, trainer: Trainer) -> None:
+    def write(self, trainer: Trainer) -> None:
+        """Write `findings.json`."""
         rehearsal = getattr(trainer, "fast_dev_run", False)
         if not self._found or self._directory is None or not trainer.is_global_zero or rehearsal:
             return

@@ -104,6 +104,9 @@ def dependence_of_training(
     if most < 0.02 * loss:
         message = f"{measured}, at most by {max(most, 0.0):.3g}; the inputs should lower it."
         return Finding(TRAINING, "FAIL" if learned else "WARN", message, evidence, causes)
+    if learned and p > SEEN:
+        message = f"{measured}, though the training loss falls; the inputs should lower it."
+        return Finding(TRAINING, "WARN", message, evidence, causes)
     return Finding(TRAINING, "INFO", f"{measured}: too little to tell.", evidence, causes)
 
 

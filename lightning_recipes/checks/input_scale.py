@@ -11,6 +11,7 @@ from torch import Tensor
 from .finding import Finding, Status
 
 CHECK = "input scale"
+TINY = 0.02  # deviation; the darkest photos, divided by 255, have 0.1, what is divided by it twice 0.0014
 
 # Means and standard deviations by which images in [0, 1] are usually normalised.
 USUAL = {
@@ -131,6 +132,8 @@ def _scale(
     # Healthy: MNIST padded to 32 × 32 by ImageNet's numbers has mean -1.55, so 1.5 alone would alarm.
     if pretrained and not fits and (abs(centre) > 1.8 or not 0.2 <= spread <= 3):
         return finding("WARN", f"{measured}; the pretrained weights expect theirs, {wanted}.", "input-scale")
+    if spread < TINY:
+        return finding("WARN", f"{measured}; {wanted}.", "input-scale", "raw-pixels")
     if least >= 0 and most > 1.5:
         return finding("INFO", f"{measured}: pixels that are not normalised; {wanted}.", "raw-pixels")
     if pretrained and least >= 0:

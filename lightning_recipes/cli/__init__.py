@@ -9,6 +9,7 @@ from ..utils.errors import UserError, did_you_mean
 
 COMMANDS = {
     "fit": "Train, keep the best weights, and measure them. Without arguments: on the embedded digits.",
+    "check": "Say what is wrong with a run before it is begun, and what to do about it.",
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
@@ -29,13 +30,17 @@ Each command lists its arguments with --help, prints them as YAML with --print_c
 examples:
   lightning-recipes fit
   lightning-recipes fit --data ImageFolderDataModule --data.root DIR --model.backbone resnet18
+  lightning-recipes check --model my_package.MyModule --data my_package.MyData
   lightning-recipes predict --ckpt_path runs/NAME/best.ckpt IMAGE_OR_FOLDER ...
   lightning-recipes ensemble runs/NAME-1/best.ckpt runs/NAME-2/best.ckpt
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 after a mistake that the user can mend."""
+    """Run a command and return its exit status: 0, or 2 after a mistake that the user can mend.
+
+    `check` also returns 2 for a FAIL, and with `--strict` 1 for a WARN.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
@@ -58,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .ensemble import run_ensemble
 
             run_ensemble(rest)
+        elif command == "check":
+            from .check import run_check
+
+            return run_check(rest)
         else:
             from .train import run
 

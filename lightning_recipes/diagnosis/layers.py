@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ SUSPICIOUS = 0.5  # dead fraction from which a second observation is worth its t
 def settings(examination: Examination) -> Iterator[Finding]:
     """Dropout that is too strong, and layers in the wrong mode."""
     yield dropout(dropout_rates(examination.module))
-    wrong, total = wrong_modes(examination.module, training=True)
+    called = examination.first.evaluating if examination.first is not None else set()
+    wrong, total = wrong_modes(examination.module, called)
     yield modes(wrong, total)
 
 
@@ -86,11 +87,15 @@ def dropout_rates(module: nn.Module) -> Mapping[str, float]:
     return rates
 
 
-def wrong_modes(module: nn.Module, *, training: bool) -> tuple[list[str], int]:
-    """Return the names of norms and dropouts in the wrong mode, and how many there are that matter.
+def wrong_modes(module: nn.Module, called: Collection[str] = ()) -> tuple[list[str], int]:
+    """Return the names of norms and dropouts that evaluate in training, and how many there are that matter.
 
     Norms without running statistics do the same in both modes; layers of a part that is wholly frozen may
     evaluate, and so may what is switched off.
+
+    Args:
+        module: Between two steps.
+        called: Names of layers that were in evaluation mode within the step.
     """
     frozen = [
         name
@@ -103,4 +108,4 @@ def wrong_modes(module: nn.Module, *, training: bool) -> tuple[list[str], int]:
         tracks = getattr(part, "running_mean", None) is not None
         if (drops or tracks) and not any(name == f or name.startswith(f + ".") for f in frozen):
             matter[name] = part
-    return [name for name, part in matter.items() if part.training is not training], len(matter)
+    return [name for name, part in matter.items() if not part.training or name in called], len(matter)

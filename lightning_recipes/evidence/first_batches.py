@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ class FirstBatches:
         differentiable: Whether each returned loss depends on the weights.
         first_inputs: What reached the first layer with weights, in each batch.
         modelled: Whether the loss was given the very output of a layer or net, with no function between.
+        evaluating: Names of layers that were in evaluation mode when they were called.
         with_gradient: Names of the parameters that had a gradient other than zero.
         activations: Of all batches.
         outcome: Of the trial: its error, and how far it came.
@@ -38,6 +39,7 @@ class FirstBatches:
     differentiable: list[bool] = field(default_factory=list)
     first_inputs: list[Tensor] = field(default_factory=list)
     modelled: list[bool] = field(default_factory=list)
+    evaluating: set[str] = field(default_factory=set)
     with_gradient: set[str] = field(default_factory=set)
     activations: ActivationRecord = field(default_factory=ActivationRecord)
     outcome: Outcome | None = None
@@ -74,6 +76,7 @@ def first_batches(trials: Trials, batches: Sequence[Any], *, deadline: float) ->
         seen.differentiable.append(loss is not None and loss.requires_grad)
         if layers.first is not None:
             seen.first_inputs.append(layers.first)
+        seen.evaluating |= layers.evaluating
         direct = [call for call in calls.classification() if call.source in layers.outputs]
         seen.modelled.append(bool(direct))
         for call in calls.seen:
@@ -103,11 +106,12 @@ class Layers:
 
     first: Tensor | None = None
     outputs: set[int] = field(default_factory=set)
+    evaluating: set[str] = field(default_factory=set)
 
 
 @contextmanager
 def watched_layers(module: nn.Module) -> Iterator[Layers]:
-    """Note what reaches the first layer with weights, and which tensors are some layer's output."""
+    """Note what reaches the first layer with weights, which tensors are a layer's output, and the modes."""
     layers = Layers()
     hooks = []
 
@@ -116,14 +120,22 @@ def watched_layers(module: nn.Module) -> Iterator[Layers]:
         if layers.first is None and tensor is not None:
             layers.first = tensor.detach().clone()
 
+    def mode(name: str) -> Callable[[nn.Module, Any], None]:
+        def note(part: nn.Module, _: Any) -> None:  # noqa: ANN401
+            if not part.training:
+                layers.evaluating.add(name)
+
+        return note
+
     def after(_: nn.Module, __: Any, output: Any) -> None:  # noqa: ANN401
         if isinstance(output, Tensor) and output.grad_fn is not None:
             layers.outputs.add(id(output.grad_fn))
 
     try:
-        for part in module.modules():
+        for name, part in module.named_modules():
             if part is module:
                 continue
+            hooks.append(part.register_forward_pre_hook(mode(name)))
             if next(part.parameters(recurse=False), None) is not None:
                 hooks.append(part.register_forward_pre_hook(before))
             hooks.append(part.register_forward_hook(after))

@@ -25,7 +25,7 @@ class FirstSteps:
         self.most = most
         self.steps: dict[int, int] = dict.fromkeys(range(len(optimizers)), 0)
         self._stale: list[Tensor] = []
-        self._kept: dict[int, Tensor | None] = {}  # by parameter: whether its gradient was never cleared
+        self._since: dict[int, list[Tensor | None]] = {}  # what was in each gradient when more was added
         self._handles: list[Any] = []
         for number, optimizer in enumerate(optimizers):
             watched = [
@@ -39,26 +39,23 @@ class FirstSteps:
 
     def _adding(self, parameter: Tensor) -> Any:  # noqa: ANN401 - a hook
         def hook(_: Tensor) -> None:
-            if id(parameter) in self._kept:
+            if id(parameter) in self._since:
                 held = parameter.grad
-                still = None if held is None else held.detach().any()
-                before = self._kept[id(parameter)]
-                # once cleared, cleared for this step
-                kept = None if still is None or before is None else before & still
-                self._kept[id(parameter)] = kept
+                self._since[id(parameter)].append(None if held is None else held.detach().any())
 
         return hook
 
     def _stepped(self, number: int, watched: list[Tensor]) -> Any:  # noqa: ANN401 - a hook
-        def hook(*_: Any) -> None:  # noqa: ANN401
+        def hook(*_: Any) -> None:
             self.steps[number] += 1
-            if self.steps[number] > self.most:
-                return
             for parameter in watched:
-                if id(parameter) in self._kept:
-                    kept = self._kept[id(parameter)]
-                    self._stale.append(kept if kept is not None else torch.zeros((), dtype=torch.bool))
-                self._kept[id(parameter)] = torch.ones((), dtype=torch.bool, device=parameter.device)
+                found = self._since.pop(id(parameter), [])
+                if found:
+                    kept = [flag for flag in found if flag is not None]
+                    cleared = len(kept) < len(found)
+                    self._stale.append(torch.zeros(()) if cleared else torch.stack(kept).all())
+                if self.steps[number] <= self.most:
+                    self._since[id(parameter)] = []
 
         return hook
 

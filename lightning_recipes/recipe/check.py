@@ -81,7 +81,7 @@ def check(
     """
     loaders = _loaders(datamodule)
     began = time.monotonic()
-    doctor = TrainingDoctor(seconds=BEFORE * seconds, steps=STEPS, table=False)
+    doctor = _Doctor(seconds=BEFORE * seconds, steps=STEPS, table=False)
     raised: Exception | None = None
     with preserved_generators(), quiet():
         try:
@@ -117,6 +117,16 @@ def _loaders(given: Any) -> dict[str, Any]:  # noqa: ANN401
         "`datamodule` must be a LightningDataModule, a training loader, `(train, val)` loaders or a mapping of "
         f"them, got {type(given).__name__}."
     )
+
+
+class _Doctor(TrainingDoctor):
+    """Keeps what it finds to itself."""
+
+    def report(self, trainer: Trainer) -> None:
+        pass
+
+    def write(self, trainer: Trainer) -> None:
+        pass
 
 
 class _Ending(Callback):
