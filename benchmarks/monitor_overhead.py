@@ -3,10 +3,10 @@
 Result: RESULT
 
 timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, fits of Lightning's without
-loggers. All sides train in one process, a batch at a time, in turn; who comes first rotates. A batch lasts from its
-start to the start of the next one of its side. Each ratio compares the sums over the same 50 turns: 5 steps
-that are measured every 10, and 2 of every 25. The first 10 turns warm up (and hold the first steps, which
-`UpdateRatioMonitor` measures one by one). Wall time, and the processor time of all threads.
+loggers. All sides train in one process, a batch at a time, in turn; who comes first rotates. A batch lasts
+from its start to the start of the next one of its side. Each ratio compares the sums over the same 50 turns:
+5 steps that are measured every 10, and 2 of every 25. The first 10 turns warm up (and hold the first steps,
+which `UpdateRatioMonitor` measures one by one). Wall time, and the processor time of all threads.
 
     python benchmarks/monitor_overhead.py [--device cuda] [--threads 2]
 """
