@@ -1,12 +1,12 @@
-"""What the monitors cost: a training epoch with each, and with all, against one with none.
+"""What the monitors cost: training with each, and with all, against training with none.
 
 Result: RESULT
 
-timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, a fit of Lightning's without
-loggers. All sides train in one process, an epoch of 50 batches at a time, in turn; who comes first rotates,
-so that each ratio compares neighbours in time. An epoch lasts from its start to its end; the first one warms
-up, and the last one, in which other fits already end, does not count. Wall time, and the processor time of
-all threads.
+timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, fits of Lightning's without
+loggers. All sides train in one process, a batch at a time, in turn; who comes first rotates. A batch lasts
+from its start to the start of the next one of its side. Each ratio compares the sums over the same 50 turns:
+5 steps that are measured every 10, and 2 of every 25. The first 10 turns warm up (and hold the first steps,
+which `UpdateRatioMonitor` measures one by one). Wall time, and the processor time of all threads.
 
     python benchmarks/monitor_overhead.py [--device cuda] [--threads 2]
 """
@@ -26,7 +26,7 @@ import torch
 from _common import given_device, machine, row, write
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lightning_recipes import callbacks
 
@@ -36,7 +36,8 @@ SETTINGS = {
     "ActivationMonitor": {"every_n_steps": 25},
     "TrainingDoctor": {},
 }
-STEPS, BATCH, ROUNDS = 50, 64, 12
+WARM, STEPS, BATCH, ROUNDS = 10, 50, 64, 8
+TURNS = WARM + STEPS * ROUNDS
 PACKAGES = ("torch", "lightning", "timm", "lightning-recipes")
 Times = tuple[float, float]  # wall and processor time, s
 
@@ -59,12 +60,12 @@ class Net(LightningModule):
 
 
 class Turns(Callback):
-    """Trains an epoch when it is this side's turn, and hands over."""
+    """Trains a batch when it is this side's turn, and hands over."""
 
     def __init__(self, device: torch.device) -> None:
         self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
         self.device = device
-        self.start: Times = (0.0, 0.0)
+        self.start: Times | None = None
         self.taken: list[Times] = []
 
     def now(self) -> Times:
@@ -73,16 +74,14 @@ class Turns(Callback):
             torch.cuda.synchronize()
         return time.perf_counter(), time.process_time()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the turn."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
+        """Note what the batch before has taken, hand over, and wait for the turn."""
+        if self.start is not None:
+            end = self.now()
+            self.taken.append((end[0] - self.start[0], end[1] - self.start[1]))
+            self.done.release()
         self.go.acquire()
         self.start = self.now()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time, and hand over."""
-        end = self.now()
-        self.taken.append((end[0] - self.start[0], end[1] - self.start[1]))
-        self.done.release()
 
 
 def side(names: list[str], device: torch.device, folder: str) -> tuple[Turns, Callable[[], None]]:
@@ -91,13 +90,14 @@ def side(names: list[str], device: torch.device, folder: str) -> tuple[Turns, Ca
     monitors = [getattr(callbacks, name)(**SETTINGS[name]) for name in names]
     seed_everything(0, verbose=False)
     module = Net()
-    images, targets = torch.randn(STEPS * BATCH, 3, 32, 32), torch.randint(0, 10, (STEPS * BATCH,))
-    loader = DataLoader(TensorDataset(images, targets), BATCH)
+    images, targets = torch.randn(8 * BATCH, 3, 32, 32), torch.randint(0, 10, (8 * BATCH,))
+    batches = [(images[i : i + BATCH], targets[i : i + BATCH]) for i in range(0, 8 * BATCH, BATCH)]
+    loader = DataLoader(batches * (TURNS // 8 + 1), batch_size=None)
 
     def run() -> None:
         torch.set_num_threads(given.threads)
         Trainer(
-            max_epochs=ROUNDS + 2,
+            max_steps=TURNS + 1,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             logger=False,
@@ -109,6 +109,11 @@ def side(names: list[str], device: torch.device, folder: str) -> tuple[Turns, Ca
         ).fit(module, loader)
 
     return turns, run
+
+
+def sums(times: list[float]) -> list[float]:
+    """Return the sums over the batches of each round, without those that warm up."""
+    return [sum(times[start : start + STEPS]) for start in range(WARM, TURNS, STEPS)]
 
 
 def main() -> None:
@@ -124,20 +129,22 @@ def main() -> None:
         for thread in threads:
             thread.start()
         order = list(sides)
-        for number in range(ROUNDS + 2):
+        for number in range(TURNS):
             shift = number % len(order)
             for name in order[shift:] + order[:shift]:
                 turns = sides[name][0]
                 turns.go.release()
                 turns.done.acquire()
+        for turns, _ in sides.values():
+            turns.go.release()  # the last batch, which does not count
         for thread in threads:
             thread.join()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
     where += f", {given.threads} threads" if given.threads > 1 else ", one thread"
     rows = []
     for which, clock in enumerate(("wall", "processor")):
-        case = f"resnet18, 32 × 32, epoch of {STEPS} batches of {BATCH}, {clock} time"
-        taken = {name: [times[which] for times in turns.taken[1:-1]] for name, (turns, _) in sides.items()}
+        case = f"resnet18, 32 × 32, {STEPS} batches of {BATCH}, {clock} time"
+        taken = {name: sums([times[which] for times in turns.taken]) for name, (turns, _) in sides.items()}
         rows += [row(case, name, values, "s", PACKAGES, where) for name, values in taken.items()]
         for name in choices:
             if name != "none":

@@ -9,6 +9,8 @@ from statistics import median
 from .finding import Finding, Status
 
 CHECK = "update ratio"
+# A pilot over nets and optimizers at their best rates, over the first five steps: 1.7e-4 to 2.7e-2. At ten
+# times the rate 0.08 to 0.29, with which half still trained well; at a hundred times from 0.81 on.
 USUAL = (1e-5, 3e-2)
 TOO_HIGH = 0.3
 TOO_HIGH_LASTING = 0.1
