@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 _SATURATED, _DEAD = 0.4, 0.5  # as in `saturation` and `dead_units`
-# Last over first standard deviation in the lecture's six layers: ReLU with Xavier .17, tanh with 0.01·N .10,
-# Kaiming .98. Fresh architectures of torchvision and timm with normalisation stay within [.3, 3].
+# A layer's standard deviation over the first one's. The lecture's sixth layer: ReLU with Xavier .17, tanh with
+# 0.01·N .10, Kaiming .98. Of 20 untrained architectures of timm and torchvision, those with normalisation lie
+# within .32 to 3.0 but for the last layer of some; without it VGG falls to .17 and AlexNet to .03.
 _SHRUNK, _GROWN = 0.2, 10.0
 
 
