@@ -32,7 +32,7 @@ class LayerActivations:
         unit_samples: How many samples `dead` is of.
         units: Channels of (B, C, H, W), features of (B, D) or (B, N, D).
         mean, std: Over all values.
-        spread: Root mean square over the units of a unit's standard deviation over samples and positions: what
+        spread: Standard deviation of a unit over samples and positions, root mean square over the units: what
             is left of `std` when each unit's own mean is taken out.
         zero: Fraction of values that are exactly zero.
         near_zero: Fraction of values below `NEAR_ZERO` of the standard deviation, zeros among them.

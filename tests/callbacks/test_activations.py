@@ -1,4 +1,5 @@
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ class Net(LightningModule):
     def __init__(self, act=F.relu, bias=0.0, layers=3, width=32):
         super().__init__()
         sizes = [8] + [width] * layers
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
         for layer in self.layers:
             nn.init.constant_(layer.bias, bias)
         self.last, self.act = nn.Linear(width, 4), act

@@ -53,7 +53,9 @@ def test_nothing_to_judge():
     assert initial_weights({"bias": torch.zeros(3)}).status == "SKIP"
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "test_vit", "inception_v3", "edgenext_xx_small"])
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "convnext_atto", "test_vit", "inception_v3", "edgenext_xx_small"]
+)
 def test_fresh_architectures_are_healthy(name):
     torch.manual_seed(0)
     assert initial_weights(layer_weights(timm.create_model(name))).status == "PASS"

@@ -131,7 +131,14 @@ def test_records_of_two_processes_come_together_as_one():
 
 
 FUNCTIONS = {
-    "relu": [F.relu, torch.relu, torch.Tensor.relu, F.relu6, lambda x: x.clamp(min=0), lambda x: x.clamp_min(0)],
+    "relu": [
+        F.relu,
+        torch.relu,
+        torch.Tensor.relu,
+        F.relu6,
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp_min(0),
+    ],
     "gelu": [F.gelu],
     "silu": [F.silu],
     "sigmoid": [torch.sigmoid, F.sigmoid, torch.Tensor.sigmoid, torch.special.expit],
