@@ -74,6 +74,7 @@ def activation_histograms(moments: Mapping[str, Sequence[Mapping[str, Any]]], *,
     ['standard deviation over depth (dashed: of a unit, between samples)', 'act (relu)']
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = list(dict.fromkeys(layer["name"] for layers in moments.values() for layer in layers))
     panels = min(most, len(names))
@@ -107,6 +108,7 @@ def activation_histograms(moments: Mapping[str, Sequence[Mapping[str, Any]]], *,
         kind = next(iter(found.values()))["kind"]
         axis.set_title(f"{name if len(name) < 32 else '…' + name[-30:]} ({kind})", fontsize=8)
         axis.set_yticks([])
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.tick_params(labelsize=7)
     return figure
 

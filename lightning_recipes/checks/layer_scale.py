@@ -4,9 +4,9 @@ from __future__ import annotations
 
 _SATURATED, _DEAD = 0.4, 0.5  # as in `saturation` and `dead_units`
 # A layer's standard deviation over the first one's. The lecture's sixth layer: ReLU with Xavier .17, tanh
-# with 0.01·N .10, Kaiming .98. Of 21 untrained architectures of timm and torchvision, those with normalisation
-# lie within .32 to 3.0 (the last layer of mobilenet_v3_small at .09); without it AlexNet falls to .03, VGG to
-# .17, and SqueezeNet rises to 4.0.
+# with 0.01·N .10, Kaiming .98. Of 21 untrained architectures of timm and torchvision, those with
+# normalisation lie within .32 to 3.0 (the last layer of mobilenet_v3_small at .09); without it AlexNet falls
+# to .03, VGG to .17, and SqueezeNet rises to 4.0.
 _SHRUNK, _GROWN = 0.2, 10.0
 
 
