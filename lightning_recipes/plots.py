@@ -8,6 +8,7 @@ from math import ceil, inf, isfinite, log10, nan
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLORS = {"train": "#1f77b4", "val": "#d95f02", "test": "#4d9221"}
@@ -137,68 +138,83 @@ def _edges(steps: Sequence[int]) -> list[float]:
 def activation_histograms(moments: Mapping[str, Sequence[Mapping[str, Any]]], *, most: int = 20) -> Figure:
     """Draw a histogram for each layer, first to last, one outline a moment, and their scale over depth.
 
+    A bar that towers over the others, such as a ReLU's zeros, is cut off; the note says how many zeros.
+
     Args:
         moments: Legend to the layers at that moment, each with `name`, `kind`, `counts`, `low`, `high`,
-            `std`, `zero` and `saturated` (None where it has no bounds).
+            `std`, `spread`, `zero` and `saturated` (None where it has no bounds).
         most: Panels; of more layers evenly spaced ones are drawn, the first and the last among them.
 
     >>> layer = {"name": "act", "kind": "relu", "counts": [3, 1], "low": 0.0, "high": 1.0, "std": 0.4}
-    >>> figure = activation_histograms({"step 0": [{**layer, "zero": 0.5, "saturated": None}]})
+    >>> figure = activation_histograms({"step 0": [{**layer, "spread": 0.4, "zero": 0.5, "saturated": None}]})
     >>> [axis.get_title() for axis in figure.axes]
-    ['standard deviation over depth', 'act (relu)']
+    ['standard deviation over depth (dashed: of a unit, between samples)', 'act (relu)']
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = list(dict.fromkeys(layer["name"] for layers in moments.values() for layer in layers))
-    steps = min(most, len(names))
-    shown = [names[round(i * (len(names) - 1) / max(steps - 1, 1))] for i in range(steps)]
+    panels = min(most, len(names))
+    shown = [names[round(i * (len(names) - 1) / max(panels - 1, 1))] for i in range(panels)]
     columns = min(len(shown), 4) or 1
     lines = ceil(len(shown) / columns) + 1
     figure = Figure(figsize=(max(3.1 * columns, 6), 2.1 * lines), layout="constrained")
     grid = figure.add_gridspec(lines, columns)
-    colors = {moment: COLORS[kind] for moment, kind in zip(moments, COLORS, strict=False)}
-
-    depth = figure.add_subplot(grid[0, :])
-    for moment, layers in moments.items():
-        at = [names.index(layer["name"]) for layer in layers]
-        stds = [layer["std"] if isfinite(layer["std"]) and layer["std"] > 0 else nan for layer in layers]
-        depth.plot(at, stds, marker="o", markersize=3, color=colors.get(moment), label=moment)
-    depth.set_yscale("log")
-    depth.set_title("standard deviation over depth")
-    depth.set_xlabel("layer, first to last")
-    depth.grid(alpha=0.25)
-    depth.legend(fontsize="small")
-
+    colors = dict(zip(moments, COLORS.values(), strict=False))
+    _depth(figure.add_subplot(grid[0, :]), moments, names, colors)
     for number, name in enumerate(shown):
         axis = figure.add_subplot(grid[1 + number // columns, number % columns])
-        notes = []
-        for moment, layers in moments.items():
-            for layer in (layer for layer in layers if layer["name"] == name):
-                total = sum(layer["counts"]) or 1
-                edges = [
-                    layer["low"] + (layer["high"] - layer["low"]) * i / len(layer["counts"])
-                    for i in range(len(layer["counts"]) + 1)
-                ]
-                share = [count / total for count in layer["counts"]]
-                axis.stairs(share, edges, color=colors.get(moment), fill=True, alpha=0.25)
-                axis.stairs(share, edges, color=colors.get(moment), linewidth=1)
-                note = f"std {layer['std']:.2g}, zero {layer['zero']:.0%}"
-                if layer["saturated"] is not None:
-                    note += f", at bounds {layer['saturated']:.0%}"
-                notes.append((note, colors.get(moment)))
-                kind = layer["kind"]
-        for line, (note, color) in enumerate(notes):
-            axis.text(
-                0.98,
-                0.96 - 0.13 * line,
-                note,
-                transform=axis.transAxes,
-                ha="right",
-                va="top",
-                fontsize=6.5,
-                color=color,
+        found = {
+            moment: layer for moment, layers in moments.items() for layer in layers if layer["name"] == name
+        }
+        tops = [0.0]
+        for line, (moment, layer) in enumerate(found.items()):
+            low, width = layer["low"], (layer["high"] - layer["low"]) / len(layer["counts"])
+            edges = [low + width * i for i in range(len(layer["counts"]) + 1)]
+            shares = [count / (sum(layer["counts"]) or 1) for count in layer["counts"]]
+            tops += [min(max(shares), 3 * sorted(shares)[-2] or max(shares))]
+            axis.stairs(shares, edges, color=colors.get(moment), fill=True, alpha=0.25)
+            axis.stairs(shares, edges, color=colors.get(moment), linewidth=1)
+            note = f"std {layer['std']:.2g}" + (
+                f", zero {layer['zero']:.0%}" if layer["kind"] == "relu" else ""
             )
+            note += "" if layer["saturated"] is None else f", at bounds {layer['saturated']:.0%}"
+            place: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 7, "transform": axis.transAxes}
+            axis.text(0.97, 0.95 - 0.13 * line, note, color=colors.get(moment), **place)
+        axis.set_ylim(0, (max(tops) or 1) * 1.45)  # room for the notes
+        kind = next(iter(found.values()))["kind"]
         axis.set_title(f"{name if len(name) < 32 else '…' + name[-30:]} ({kind})", fontsize=8)
         axis.set_yticks([])
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.tick_params(labelsize=7)
     return figure
+
+
+def _depth(
+    axis: Axes,
+    moments: Mapping[str, Sequence[Mapping[str, Any]]],
+    names: Sequence[str],
+    colors: Mapping[str, str],
+) -> None:
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+
+    values = [1.0] if not names else []
+    for moment, layers in moments.items():
+        at = [names.index(layer["name"]) + 1 for layer in layers]
+        for key, style in (("std", "-"), ("spread", "--")):
+            stds = [layer[key] if isfinite(layer[key]) and layer[key] > 0 else nan for layer in layers]
+            values += [std for std in stds if std == std]
+            label = moment if key == "std" else None
+            axis.plot(at, stds, style, marker="o", markersize=3, color=colors.get(moment), label=label)
+    axis.set_yscale("log")
+    if values:  # a decade or more: else noise looks like a slope
+        middle = (min(values) * max(values)) ** 0.5
+        axis.set_ylim(min(min(values) / 1.5, middle / 3.2), max(max(values) * 1.5, middle * 3.2))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title("standard deviation over depth (dashed: of a unit, between samples)", fontsize=9)
+    axis.set_xlabel("layer, first to last", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize="small")

@@ -30,16 +30,19 @@ def activation_table(layers: Sequence[LayerActivations], *, title: str = "Activa
     """
     rows = min(_MOST_ROWS, len(layers))
     shown = [layers[round(i * (len(layers) - 1) / max(rows - 1, 1))] for i in range(rows)]
-    notes = [f"dead: units that are zero on all of {layers[0].samples} samples"] if layers else []
+    samples = layers[0].samples if layers else 0
+    notes = ["spread: standard deviation of a unit between samples and positions"]
+    notes += [f"dead: units that are zero on all of {samples} samples"]
     if rows < len(layers):
         notes.append(f"{rows} of {len(layers)} layers")
-    columns = ["layer", "kind", "mean", "std", "zero", "dead", "at bounds", ""]
+    columns = ["layer", "kind", "mean", "std", "spread", "zero", "dead", "at bounds", ""]
     cells = [
         [
             layer.name,
             layer.kind,
             f"{layer.mean:.2f}",
-            f"{layer.std:.2f}" if not 0 < layer.std < 0.01 else f"{layer.std:.1e}",
+            _number(layer.std),
+            _number(layer.spread),
             f"{layer.zero:.0%}",
             f"{layer.dead:.0%}" if layer.kind == "relu" else "–",
             "–" if layer.saturated is None else f"{layer.saturated:.0%}",
@@ -50,10 +53,15 @@ def activation_table(layers: Sequence[LayerActivations], *, title: str = "Activa
     return rows_table(columns, cells, title=title, notes=notes)
 
 
+def _number(value: float) -> str:
+    return f"{value:.2f}" if not 0 < value < 0.01 else f"{value:.0e}"
+
+
 def _word(layer: LayerActivations, first: LayerActivations) -> str:
-    return layer_word(
-        std=layer.std,
-        first_std=first.std,
+    bounded = layer.saturated is not None and first.saturated is not None
+    return layer_word(  # a sigmoid's units keep values of their own when the samples have become alike
+        std=layer.spread if bounded else layer.std,
+        first_std=first.spread if bounded else first.std,
         dead=layer.dead - layer.silent if layer.can_die and layer.unit_samples >= SAMPLES else None,
         saturated=layer.saturated,
     )

@@ -75,6 +75,7 @@ class ActivationMonitor(Callback):
         self._directory: Path | None = None
         self._remove: Callable[[], None] | None = None
         self._record: ActivationRecord | None = None
+        self._step = 0
         self._warned: set[tuple[str, str]] = set()
         self._reset()
 
@@ -158,6 +159,7 @@ class ActivationMonitor(Callback):
                 rank_zero_warn("ActivationMonitor cannot look into a compiled module: it measures nothing.")
             return
         record = self._record = ActivationRecord()
+        self._step = trainer.global_step
         self._remove = around_next_step(pl_module, lambda: recording(pl_module, record))
 
     def on_train_batch_end(
@@ -204,7 +206,7 @@ class ActivationMonitor(Callback):
         self._remove = self._record = None
 
     def _take(self, trainer: Trainer, layers: list[LayerActivations], units: Units) -> None:
-        step = trainer.global_step
+        step = self._step
         rows = [asdict(layer) for layer in layers]
         moment = {"step": step, "layers": [{**row, "counts": list(row["counts"])} for row in rows]}
         if not self._measured and self.table and trainer.is_global_zero:

@@ -50,7 +50,8 @@ def dead_units(dead: Mapping[str, Sequence[float]], *, units: Mapping[str, int],
             _NAME,
             "FAIL",
             f"{last[worst]:.0%} of the {units[worst]} units of `{worst}` were zero on all of {samples} "
-            f"samples in two observations, as in {len(failed)} of {len(last)} layers; expected below {_WARN:.0%}",
+            f"samples in two observations, as in {len(failed)} of {len(last)} layers; expected below "
+            f"{_WARN:.0%}",
             evidence,
             _causes(last),
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 _SATURATED, _DEAD = 0.4, 0.5  # as in `saturation` and `dead_units`
-# Last over first standard deviation in the lecture's six layers: ReLU with Xavier .17, tanh with 0.01·N .10,
-# Kaiming .98. Fresh architectures of torchvision and timm with normalisation stay within [.3, 3].
+# A layer's standard deviation over the first one's. The lecture's sixth layer: ReLU with Xavier .17, tanh
+# with 0.01·N .10, Kaiming .98. Of 21 untrained architectures of timm and torchvision, those with
+# normalisation lie within .32 to 3.0 (the last layer of mobilenet_v3_small at .09); without it AlexNet falls
+# to .03, VGG to .17, and SqueezeNet rises to 4.0.
 _SHRUNK, _GROWN = 0.2, 10.0
 
 
@@ -20,7 +22,7 @@ def layer_word(
         saturated: Fraction of values at the bounds, where there are bounds.
 
     >>> layer_word(std=0.10, first_std=0.58), layer_word(std=0.8, first_std=0.8, saturated=0.6)
-    ('shrinks with depth', 'saturated')
+    ('shrinks', 'saturated')
     """
     if std != std or std == float("inf"):
         return "not finite"
@@ -32,5 +34,5 @@ def layer_word(
         return "saturated"
     ratio = std / first_std if first_std > 0 else 1.0
     if ratio < _SHRUNK:
-        return "shrinks with depth"
-    return "grows with depth" if ratio > _GROWN else "ok"
+        return "shrinks"
+    return "grows" if ratio > _GROWN else "ok"

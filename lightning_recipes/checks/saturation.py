@@ -58,7 +58,7 @@ def saturation(saturated: Mapping[str, float], spread: Mapping[str, float]) -> F
             _NAME,
             "WARN",
             f"the standard deviation between samples falls from {spreads[0]:.3g} to {spreads[-1]:.3g} "
-            f"over {len(spreads)} sigmoid or tanh layers; expected the last at {_COLLAPSED:g} of the first or above",
+            f"over {len(spreads)} sigmoid or tanh layers; expected to keep {_COLLAPSED:.0%}",
             evidence,
             ("saturating-activation", "vanishing-gradients", "initialization-too-small"),
         )

@@ -47,8 +47,8 @@ def symmetry(layers: Mapping[str, tuple[Tensor, Tensor | None]]) -> Finding:
         _NAME,
         "FAIL",
         f"{shares[symmetric[0]]:.0%} of the {len(layers[symmetric[0]][0])} units of `{symmetric[0]}` have a "
-        f"twin with equal weights and gradients, as in {len(symmetric)} of {len(layers)} layers; expected below "
-        f"{_FAIL:.0%}",
+        f"twin with equal weights and gradients, as in {len(symmetric)} of {len(layers)} layers; expected "
+        f"below {_FAIL:.0%}",
         evidence,
         ("zero-initialization",) if 2 * zeros > len(symmetric) else ("constant-initialization",),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import gcd, nan
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ NEAR_ZERO = 1e-3  # of the layer's standard deviation
 BINS = 40
 _DEVIATIONS = 5  # around the mean that the histogram shows
 _SAMPLED, _SAMPLED_AT_MOST = 4096, 16384  # values for the histogram: of a batch, and in all
-_SUMS = 8
+_SUMS = 5
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class LayerActivations:
     """What one layer's activations were like.
 
     Args:
-        name: The module's, `#2` behind it for the second call within a pass; a function's name behind that of
+        name: The module's, `#2` behind it for the second call within a pass; a function's behind that of
             the module that calls it.
         kind: Such as `relu`, `tanh`; `linear` or `conv` for the outputs of a network without activations.
         samples: How many samples the figures are of.
         unit_samples: How many samples `dead` is of.
         units: Channels of (B, C, H, W), features of (B, D) or (B, N, D).
         mean, std: Over all values.
-        spread: Root mean square over the units of a unit's standard deviation over samples and positions: what
+        spread: Standard deviation of a unit over samples and positions, root mean square over the units: what
             is left of `std` when each unit's own mean is taken out.
         zero: Fraction of values that are exactly zero.
         near_zero: Fraction of values below `NEAR_ZERO` of the standard deviation, zeros among them.
@@ -77,7 +77,8 @@ class LayerSums:
         self.name, self.kind, self.loose = name, kind, loose
         self.gate = self.hidden = False
         self.shape: tuple[int, ...] = ()
-        self.sums: Tensor | None = None  # (_SUMS,) float64
+        self.sums: Tensor | None = None  # (_SUMS,) float64: values, samples, zeros, near zeros, saturated
+        self.moments: Tensor | None = None  # (2, C) float64: values and squares of each unit, summed
         self.peak: Tensor | None = None  # (C,) largest |output| of each unit
         self.lowest: Tensor | None = None  # (C,) of a ReLU the least input of each unit
         self.samples_before = 0  # of an earlier record, that the extremes are of too
@@ -95,25 +96,27 @@ class LayerSums:
         x = output if output.dtype in (torch.float32, torch.float64) else output.float()
         dims = [d for d in range(x.ndim) if d != dim]
         variances, means = torch.var_mean(x, dims, correction=0)  # (C,)
-        mean, within = means.mean(), variances.mean()
-        variance = within + means.var(correction=0)
+        std = (variances.mean() + means.var(correction=0)).sqrt()
         count = x.numel()
-        near = (x.abs() <= NEAR_ZERO * variance.sqrt()).sum()
-        saturated = torch.zeros_like(mean)
+        near = (x.abs() <= NEAR_ZERO * std).sum()
+        saturated = torch.zeros_like(std)
         if self.kind in BOUNDS:
             low, high = BOUNDS[self.kind]
             margin = SATURATED_WITHIN * (high - low)
             saturated = ((x < low + margin) | (x > high - margin)).sum()
         precise = torch.float32 if x.device.type == "mps" else torch.float64
-        parts = [mean, variance + mean * mean, within, (x == 0).sum(), near, saturated]
-        sums = torch.stack([part.to(precise) for part in parts])
-        sums[:3] *= count
+        sums = torch.stack([part.to(precise) for part in ((x == 0).sum(), near, saturated)])
         counts = [torch.full((1,), number, dtype=precise, device=x.device) for number in (count, len(x))]
         sums = torch.cat([*counts, sums])
+        means = means.to(precise)  # its square is taken out again: exactly, in one batch
+        moments = torch.stack([means, variances.to(precise) + means * means]) * (count / len(means))
         peak = torch.maximum(x.amax(dims), -x.amin(dims))
         lowest = torch.zeros_like(peak) if lowest is None else lowest.to(peak.dtype)
         self.shape = tuple(x.shape)
-        self.sums = sums if self.sums is None else self.sums + sums
+        if self.sums is None or self.moments is None or self.moments.shape != moments.shape:
+            self.sums, self.moments = sums, moments
+        else:
+            self.sums, self.moments = self.sums + sums, self.moments + moments
         self._extend(peak, lowest)
         if sum(map(len, self._values)) < _SAMPLED_AT_MOST:
             self._values.append(_some_of(x))
@@ -133,10 +136,10 @@ class LayerSums:
     def histogram(self) -> Tensor:
         """Return the counts of the values kept, (BINS,), between the bounds that the sums and peaks give."""
         assert self.sums is not None
+        assert self.moments is not None
         assert self.peak is not None
-        count, total, squares = self.sums[0], self.sums[2], self.sums[3]
-        mean = total / count
-        reach = _DEVIATIONS * (squares / count - mean * mean).clamp_min(0).sqrt()
+        mean, squares = self.moments.sum(1) / self.sums[0]
+        reach = _DEVIATIONS * (squares - mean * mean).clamp_min(0).sqrt()
         low, high = self._range(mean, reach, self.peak.max().to(mean.dtype))
         values = torch.cat(self._values).to(mean.dtype)
         places = ((values - low) / (high - low) * BINS).nan_to_num(-1).floor()
@@ -158,21 +161,24 @@ class LayerSums:
         assert self.peak is not None
         assert self.lowest is not None
         counts = self.histogram() if self.counts is None else self.counts
-        return torch.cat([part.to(self.sums.dtype) for part in (self.sums, counts, self.peak, self.lowest)])
+        assert self.moments is not None
+        parts = (self.sums, self.moments.flatten(), counts, self.peak, self.lowest)
+        return torch.cat([part.to(self.sums.dtype) for part in parts])
 
     def length(self) -> int:
         """Return the length of `flat`."""
         assert self.peak is not None
-        return _SUMS + BINS + 2 * len(self.peak)
+        return _SUMS + BINS + 4 * len(self.peak)
 
     def read(self, flat: Tensor, most_samples: int | None) -> LayerActivations:
         """Return the figures from what `flat` returned, in main memory."""
         assert self.peak is not None
         units = len(self.peak)
-        count, samples, total, squares, within, zero, near, saturated = flat[:_SUMS].tolist()
-        counts, peak, lowest = torch.split(flat[_SUMS:], [BINS, units, units])
-        mean = total / count
-        std = max(squares / count - mean**2, 0.0) ** 0.5 if squares == squares else nan
+        count, samples, zero, near, saturated = flat[:_SUMS].tolist()
+        means, squares, counts, peak, lowest = torch.split(flat[_SUMS:], [units, units, BINS, units, units])
+        means, squares = means / (count / units), squares / (count / units)
+        mean = means.mean().item()
+        std = (squares.mean() - mean**2).clamp_min(0).sqrt().item()
         mean_, reach = flat.new_tensor(mean), flat.new_tensor(_DEVIATIONS * std)
         low, high = (bound.item() for bound in self._range(mean_, reach, peak.max()))
         seen = int(samples) if most_samples is None else min(int(samples), most_samples)
@@ -185,7 +191,7 @@ class LayerSums:
             units=units,
             mean=mean,
             std=std,
-            spread=max(within / count, 0.0) ** 0.5 if within == within else nan,
+            spread=(squares - means * means).mean().clamp_min(0).sqrt().item(),
             zero=zero / count,
             near_zero=near / count,
             dead=dead.double().mean().item(),

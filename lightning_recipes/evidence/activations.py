@@ -77,12 +77,15 @@ class ActivationRecord:
         ends = reduce(torch.tensor([mark, -mark], dtype=torch.float64, device=device), "max")
         if not layers or ends[0] != -ends[1]:
             return  # the processes went different ways through the network: each keeps its own figures
-        sums = reduce(torch.stack([layer.sums for layer in layers if layer.sums is not None]), "sum")
+        parts = [part for layer in layers for part in (layer.sums, layer.moments) if part is not None]
+        flat = reduce(torch.cat([part.flatten() for part in parts]), "sum")
+        sums = iter(torch.split(flat, [part.numel() for part in parts]))
         both = [end for peak, lowest in self.units().values() for end in (peak, -lowest)]
         extremes = reduce(torch.cat(both), "max")
-        parts = iter(torch.split(extremes, [len(end) for end in both]))
-        for layer, own in zip(layers, sums, strict=True):
-            layer.sums, layer.peak, layer.lowest = own, next(parts), -next(parts)
+        ends_of = iter(torch.split(extremes, [len(end) for end in both]))
+        for layer in layers:
+            layer.sums, layer.moments = next(sums), next(sums).view(2, -1)
+            layer.peak, layer.lowest = next(ends_of), -next(ends_of)
         counts = reduce(torch.stack([layer.histogram() for layer in layers]), "sum")
         for layer, own in zip(layers, counts, strict=True):
             layer.counts = own
@@ -181,6 +184,7 @@ class _Watch(TorchFunctionMode):
             if not self.stack and not self.takes_steps:
                 self.calls.clear()  # a new pass
                 self.beside.clear()
+                self.open.clear()
             kind = kind_of_module(module)
             lowest = None
             if kind == "relu" and not self.within and args:

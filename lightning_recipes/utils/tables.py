@@ -12,6 +12,8 @@ def rows_table(
 ) -> Table:
     """Return a table; the first and the last column are words, the others numbers.
 
+    Columns in which no row has anything but `–` are left out.
+
     Args:
         columns: Headers.
         rows: As many cells each.
@@ -22,8 +24,11 @@ def rows_table(
     1
     """
     table = Table(title=title, caption="\n".join(notes) or None, caption_justify="left", title_justify="left")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number in (0, len(columns) - 1) else "right")
+    rows = list(rows)
+    used = [i for i in range(len(columns)) if not rows or any(row[i] not in ("", "–") for row in rows)]
+    for i in used:
+        words = i in (0, len(columns) - 1)
+        table.add_column(columns[i], justify="left" if words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[i] for i in used))
     return table
