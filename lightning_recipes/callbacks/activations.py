@@ -54,6 +54,8 @@ class ActivationMonitor(Callback):
     []
     """
 
+    warns: bool = True  # of what is wrong; who else says it sets this to false
+
     def __init__(
         self,
         every_n_steps: int = 25,
@@ -235,7 +237,7 @@ class ActivationMonitor(Callback):
         self._log(trainer, values)
         for finding in self.findings:
             mark = finding.check, finding.status
-            if finding.status in ("FAIL", "WARN") and mark not in self._warned:
+            if self.warns and finding.status in ("FAIL", "WARN") and mark not in self._warned:
                 self._warned.add(mark)
                 rank_zero_warn(f"{finding.check}, step {step}: {finding.message}. {finding.advice}")
 

@@ -67,6 +67,10 @@ class Examining(Callback):
         if stage == "fit":
             self._reset()
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Come before callbacks that watch the first batch, so that they see nothing of the copies."""
+        trainer.callbacks = sorted(trainer.callbacks, key=lambda c: not isinstance(c, Examining))  # type: ignore[attr-defined]
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:

@@ -53,7 +53,7 @@ class GradientMonitor(StepMonitor):
     At each step, without making the host wait, it notes whether a gradient is not finite, and then names the
     layer in which that arose: the first one in the order of the backward pass. A step that a gradient scaler
     leaves out does not count. When the fit ends, `gradients.png` (depth × step, :math:`\|g\|/\|W\|`) and
-    `gradients.csv` are written, and what is wrong is warned of: `findings()`.
+    `gradients.csv` are written, and what is wrong is warned of: `findings`.
 
     Args:
         every_n_steps: Optimizer steps between two measurements.
@@ -66,7 +66,7 @@ class GradientMonitor(StepMonitor):
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     2010 (fading); Pascanu et al., "On the difficulty of training recurrent neural networks", 2013 (clipping).
 
-    >>> [finding.status for finding in GradientMonitor().findings()]
+    >>> [finding.status for finding in GradientMonitor().findings]
     ['PASS', 'SKIP', 'SKIP']
     """
 
@@ -194,7 +194,7 @@ class GradientMonitor(StepMonitor):
         return {key: value for key, value in scalars.items() if value == value}
 
     def _warn_of_broken(self, count: list[float]) -> None:
-        if count and count[0] and not self._warned:
+        if self.warns and count and count[0] and not self._warned:
             self._warned = True
             finding = self._finite()
             rank_zero_warn(f"{type(self).__name__}: {finding.message} {finding.advice}")
@@ -220,6 +220,7 @@ class GradientMonitor(StepMonitor):
 
     # What it comes to
 
+    @property
     def findings(self) -> list[Finding]:
         """Return what the gradients so far say: whether they are finite, fade, or are clipped away."""
         steps, layers = self.history.steps, self.layers()

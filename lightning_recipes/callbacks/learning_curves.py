@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..plots import learning_curves
 from ..utils.errors import UserError
+from .epoch_metrics import EpochMetrics
 
 
 class LearningCurves(Callback):
@@ -49,10 +50,13 @@ class LearningCurves(Callback):
         if mode not in ("min", "max"):
             raise UserError(f"`mode` must be `min` or `max`, got {mode!r}.")
         self.dirpath, self.name, self.best, self.mode = dirpath, name, best, mode
-        self.rows: list[dict[str, float]] = []
+        self._metrics = EpochMetrics()
         self._directory: Path | None = None
-        self._before_validation: set[str] = set()
-        self._validation_names: set[str] = set()
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The points so far: a row a moment, with `epoch`, `step` and what was measured."""
+        return self._metrics.rows
 
     @property
     def state_key(self) -> str:
@@ -65,13 +69,12 @@ class LearningCurves(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the points of a checkpoint."""
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        self._metrics.rows = [dict(row) for row in state_dict["rows"]]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin anew; a resumed fit then loads its points."""
         if stage == "fit":
-            self.rows = []
-            self._validation_names = set()
+            self._metrics = EpochMetrics()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the directory: on every rank, for `log_dir` is a collective call."""
@@ -80,18 +83,15 @@ class LearningCurves(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what is logged already."""
-        self._before_validation = set(trainer.callback_metrics)
+        self._metrics.before_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take what this validation measured."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        self._validation_names |= set(trainer.callback_metrics) - self._before_validation
-        self._add(trainer, self._validation_names)
+        self._metrics.after_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take what this epoch of training measured."""
-        self._add(trainer, set(trainer.callback_metrics) - self._validation_names)
+        self._metrics.after_training(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files."""
@@ -113,19 +113,6 @@ class LearningCurves(Callback):
             return None
         better = min if self.mode == "min" else max
         return better(points, key=lambda point: point[0])[1]
-
-    def _add(self, trainer: Trainer, names: set[str]) -> None:
-        values = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name in names and name.removesuffix("_step").removesuffix("_epoch") not in names - {name}
-        }  # what is logged by step and by epoch comes three times: as X, X_step and X_epoch
-        if not values:
-            return
-        step = float(trainer.global_step)
-        if not self.rows or self.rows[-1]["step"] != step:
-            self.rows.append({"epoch": float(trainer.current_epoch), "step": step})
-        self.rows[-1].update(values)
 
     def _write(self, trainer: Trainer) -> None:
         rehearsal = getattr(trainer, "fast_dev_run", False)

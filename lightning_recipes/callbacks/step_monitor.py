@@ -78,6 +78,8 @@ class StepMonitor(Callback, ABC):
         self._counts: list[int] = []  # of a checkpoint
         self._readings: list[_Reading] = []
 
+    warns: bool = True  # of what is wrong; who else says it sets this to false
+
     # What a subclass says
 
     @abstractmethod
@@ -94,9 +96,10 @@ class StepMonitor(Callback, ABC):
     ) -> dict[str, float]:
         """Keep what a step has measured, and return what is to be logged of it."""
 
+    @property
     @abstractmethod
     def findings(self) -> list[Finding]:
-        """Return what the measurements so far say."""
+        """What the measurements so far say."""
 
     @abstractmethod
     def draw(self) -> Figure:
@@ -218,8 +221,8 @@ class StepMonitor(Callback, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers, and say what is wrong."""
         self._leave()
-        for finding in self.findings():
-            if finding.status in ("FAIL", "WARN"):
+        for finding in self.findings:
+            if self.warns and finding.status in ("FAIL", "WARN"):
                 rank_zero_warn(f"{type(self).__name__}: {finding.message} {finding.advice}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -32,7 +32,7 @@ class UpdateRatioMonitor(StepMonitor):
 
     The medians of at most eight groups of layers, and of all, are logged as `update_ratio/GROUP` and
     `update_ratio/median`. When the fit ends, `update_ratio.png` (depth × step) and `update_ratio.csv` are
-    written, and a rate that is far off is warned of: `finding()`.
+    written, and a rate that is far off is warned of: `findings`.
 
     Args:
         every_n_steps: Optimizer steps between two measurements.
@@ -44,7 +44,7 @@ class UpdateRatioMonitor(StepMonitor):
 
     Source: CS231n notes, "Neural Networks Part 3", section "Ratio of weights:updates".
 
-    >>> UpdateRatioMonitor(every_n_steps=50).finding().status
+    >>> UpdateRatioMonitor(every_n_steps=50).findings[0].status
     'SKIP'
     """
 
@@ -88,19 +88,17 @@ class UpdateRatioMonitor(StepMonitor):
         }
         return {**scalars, "median": median(ratios.values())} if ratios else {}
 
-    def finding(self) -> Finding:
-        """Return what the ratios so far say of the learning rate."""
+    @property
+    def findings(self) -> list[Finding]:
+        """What the ratios so far say of the learning rate."""
         layers = self.layers()
-        return check_update_ratio(
+        judged = check_update_ratio(
             self.history.steps,
             self.history.table(layers),
             layers=layers,
             rates=self.history.column("learning rate"),
         )
-
-    def findings(self) -> list[Finding]:
-        """Return `finding()` in a list, as other monitors do."""
-        return [self.finding()]
+        return [judged]
 
     def draw(self) -> Figure:
         """Return the ratios as a picture, depth × step."""

@@ -93,7 +93,7 @@ def belonging(examination: Examination) -> Iterator[Finding]:
         if given is not None and len(given) == len(inputs):
             pairs.append((inputs, given))
     if not pairs:
-        yield Finding("labels belong to inputs", "SKIP", "no inputs with one label each")
+        yield Finding("label dependence", "SKIP", "no inputs with one label each")
         return
     inputs = torch.cat([x for x, _ in pairs if x.shape[1:] == pairs[0][0].shape[1:]])
     given = torch.cat([y for x, y in pairs if x.shape[1:] == pairs[0][0].shape[1:]])

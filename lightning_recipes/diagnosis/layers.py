@@ -87,15 +87,18 @@ def dropout_rates(module: nn.Module) -> Mapping[str, float]:
     return rates
 
 
-def wrong_modes(module: nn.Module, called: Collection[str] = ()) -> tuple[list[str], int]:
-    """Return the names of norms and dropouts that evaluate in training, and how many there are that matter.
+def wrong_modes(
+    module: nn.Module, called: Collection[str] = (), *, training: bool = True
+) -> tuple[list[str], int]:
+    """Return the names of norms and dropouts in the wrong mode, and how many there are that matter.
 
     Norms without running statistics do the same in both modes; layers of a part that is wholly frozen may
     evaluate, and so may what is switched off.
 
     Args:
         module: Between two steps.
-        called: Names of layers that were in evaluation mode within the step.
+        called: Names of layers that were in the wrong mode when they were called.
+        training: Whether training is the right mode.
     """
     frozen = [
         name
@@ -108,4 +111,6 @@ def wrong_modes(module: nn.Module, called: Collection[str] = ()) -> tuple[list[s
         tracks = getattr(part, "running_mean", None) is not None
         if (drops or tracks) and not any(name == f or name.startswith(f + ".") for f in frozen):
             matter[name] = part
-    return [name for name, part in matter.items() if not part.training or name in called], len(matter)
+    return [name for name, part in matter.items() if part.training is not training or name in called], len(
+        matter
+    )

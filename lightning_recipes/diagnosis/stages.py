@@ -17,13 +17,13 @@ BEFORE_TRAINING: tuple[tuple[str, Stage], ...] = (
     ("logits", loss.given),
     ("initial loss", loss.initial),
     ("batch mixing", loss.mixing),
-    ("labels belong to inputs", data.belonging),
+    ("label dependence", data.belonging),
     ("activations", layers.activations),
     ("learning rate", overfitting.rate),
     ("parameters", static.parameters),
     ("overfit", overfitting.by_heart),
     ("reach of inputs", relevance.reach),
-    ("learning from inputs", relevance.learning),
+    ("input dependence", relevance.learning),
 )
 _ALL = dict(BEFORE_TRAINING)
 INITIAL_LOSS = tuple((name, _ALL[name]) for name in ("first step", "logits", "initial loss"))

@@ -10,12 +10,14 @@ from ..checks.finding import WORST_FIRST
 
 SYMPTOMS = (
     "initial loss",
-    "activations",
+    "finite gradients",
     "vanishing gradients",
     "batch norm",
+    "update ratio",
     "learning rate",
     "first steps",
-    "learning from inputs",
+    "label dependence",
+    "input dependence",
     "overfit",
 )
 """Checks that see a consequence and cannot tell by themselves what it comes from, the most specific first."""

@@ -98,7 +98,7 @@ def test_what_was_before_clipping_by_hand_is_not_known():
     logger = fit(net(kind=ByHand), [monitor])
     assert monitor.history.column("total norm") == pytest.approx([1e-3] * 12, rel=1e-3)
     assert logger.values("gradients/clip_coefficient") == []
-    assert [finding.status for finding in monitor.findings()] == ["PASS", "SKIP", "SKIP"]
+    assert [finding.status for finding in monitor.findings] == ["PASS", "SKIP", "SKIP"]
 
 
 class TwoByHand(Net):
@@ -156,7 +156,7 @@ def test_norms_are_those_without_the_scalers_factor(fused):
 def test_an_overflow_that_the_scaler_leaves_out_is_no_fault(fused, every):
     monitor, taken = scaled(fused, every=every)
     assert 0 < taken < 12
-    assert monitor.findings()[0].status == "PASS"
+    assert monitor.findings[0].status == "PASS"
     assert monitor.state_dict()["steps"] == [taken]
     assert all(isfinite(value) for value in monitor.history.column("total norm"))
 
@@ -199,7 +199,7 @@ def test_a_nan_is_named_by_the_layer_in_which_it_arose(clip, every):
     monitor = GradientMonitor(every)
     with pytest.warns(UserWarning, match="arose in middle, behind which they were finite"):
         fit(net(7, kind=Backwards), [monitor], gradient_clip_val=clip)
-    finding = monitor.findings()[0]
+    finding = monitor.findings[0]
     assert finding.status == "FAIL"
     assert finding.evidence == {
         "steps": 6,
@@ -216,7 +216,7 @@ def test_an_input_that_is_nan_is_told_from_a_layer_that_makes_one():
     monitor = GradientMonitor()
     with pytest.warns(UserWarning, match="already in net.2, the last layer"):
         fit(net(), [monitor], data=data)
-    finding = monitor.findings()[0]
+    finding = monitor.findings[0]
     assert (finding.status, finding.evidence["first_step"], finding.evidence["layer"]) == ("FAIL", 6, "net.2")
     assert "non-finite-input" in finding.causes
 
@@ -227,7 +227,7 @@ def test_what_was_not_finite_survives_a_checkpoint():
         fit(net(7, kind=Backwards), [monitor])
     other.load_state_dict(monitor.state_dict())
     assert other.state_dict()["not_finite"] == monitor.state_dict()["not_finite"]
-    assert other.findings()[0].status == "FAIL"
+    assert other.findings[0].status == "FAIL"
 
 
 def deep(activation, width=16, depth=18):
@@ -241,7 +241,7 @@ def deep(activation, width=16, depth=18):
 def test_vanishing_gradients_are_named_and_healthy_ones_are_not(activation, status):
     monitor = GradientMonitor(5)
     fit(net(*deep(activation), optimizer=lambda p: torch.optim.SGD(p, 0.01)), [monitor], epochs=5)
-    finding = monitor.findings()[1]
+    finding = monitor.findings[1]
     assert finding.status == status, finding
     assert (finding.causes[:1] == ("vanishing-gradients",)) is (status == "WARN")
 
@@ -250,7 +250,7 @@ def test_vanishing_gradients_are_named_and_healthy_ones_are_not(activation, stat
 def test_clipping_that_is_too_strong_is_named_and_usual_clipping_is_not(clip, status):
     monitor = GradientMonitor()
     fit(net(), [monitor], epochs=10, gradient_clip_val=clip)
-    finding = monitor.findings()[2]
+    finding = monitor.findings[2]
     assert finding.status == status, finding
     assert finding.causes == (("gradient-clipping-too-strong",) if status == "WARN" else ())
 

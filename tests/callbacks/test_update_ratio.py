@@ -239,7 +239,7 @@ def test_a_rate_far_off_is_named_and_a_healthy_one_is_not(rate, status, cause):
     monitor = UpdateRatioMonitor(10)
     layers = [nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)]
     fit(net(*layers, optimizer=lambda p: torch.optim.SGD(p, rate)), [monitor], epochs=5)
-    finding = monitor.finding()
+    finding = monitor.findings[0]
     assert finding.status == status, finding
     assert finding.causes[:1] == ((cause,) if cause else ())
 
