@@ -12,6 +12,7 @@ from .finding import Finding
 CHECK = "label dependence"
 TRAINING = "input dependence"
 ALPHA = 1e-3
+SEEN = 1e-2  # p below which a gap may well be there, though not shown
 NEIGHBOURS = (
     5  # digits and Fashion-MNIST, n = 128, 256 and 512: p was the least possible in 20 of 20 draws each
 )

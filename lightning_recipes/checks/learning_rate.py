@@ -52,7 +52,7 @@ def learning_rate(
     evidence: dict[str, object] = {"first_updates": first, "growth": growth}
     if (update_ratios and not early) or not isfinite(growth):
         said = "the weights are not finite after a few steps"
-        causes = ("learning-rate-too-high", "exploding-gradients", "non-finite-input")
+        causes: tuple[str, ...] = ("learning-rate-too-high", "exploding-gradients", "non-finite-input")
         return Finding(CHECK, "FAIL", said, evidence, causes)
     if not early:
         return Finding(CHECK, "SKIP", "no step was taken")

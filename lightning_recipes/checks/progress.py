@@ -28,7 +28,7 @@ def progress(losses: Sequence[float], *, broken: Sequence[str] = ()) -> Finding:
     bad = [step for step, loss in enumerate(losses) if not isfinite(loss)]
     if bad or broken:
         where = f"at step {bad[0]}" if bad else f"in {', '.join(broken[:3])}"
-        evidence = {"step": bad[0] if bad else None, "broken": list(broken[:10])}
+        found = {"step": bad[0] if bad else None, "broken": list(broken[:10])}
         causes = (
             "non-finite-input",
             "learning-rate-too-high",
@@ -37,7 +37,7 @@ def progress(losses: Sequence[float], *, broken: Sequence[str] = ()) -> Finding:
         )
         if bad and bad[0] > 0 and losses[bad[0] - 1] > 3 * abs(losses[0]):
             causes = ("learning-rate-too-high", "exploding-gradients", "non-finite-input")
-        return Finding(CHECK, "FAIL", f"not finite any more {where}", evidence, causes)
+        return Finding(CHECK, "FAIL", f"not finite any more {where}", found, causes)
     if len(losses) < 20:
         return Finding(CHECK, "SKIP", f"{len(losses)} steps are too few to tell")
     part = max(len(losses) // 5, 4)

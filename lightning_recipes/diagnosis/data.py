@@ -67,7 +67,7 @@ def targets(examination: Examination) -> Iterator[Finding]:
         return
     all_labels = torch.cat(seen.labels)
     outputs = calls[0][0].logits.shape[1]
-    known = getattr(examination.trainer.datamodule, "num_classes", None)
+    known = getattr(examination.trials.datamodule(), "num_classes", None)
     yield labels(
         all_labels,
         outputs,
@@ -118,7 +118,8 @@ def validation(examination: Examination) -> Iterator[Finding]:
 
 def _apart(examination: Examination) -> Finding:
     train, val = examination.trainer.train_dataloader, validation_loader(examination.trainer)
-    first, second = getattr(train, "dataset", None), getattr(val, "dataset", None)
+    first: Any = getattr(train, "dataset", None)
+    second: Any = getattr(val, "dataset", None)
     if isinstance(first, Subset) and isinstance(second, Subset) and first.dataset is second.dataset:
         return overlapping_indices(list(first.indices), list(second.indices))
     if first is not None and first is second and not isinstance(first, IterableDataset) and _whole(train):

@@ -67,10 +67,10 @@ def initial(examination: Examination) -> Iterator[Finding]:
         yield Finding("initial loss", "SKIP", said)
         return
     call = main[0]
-    value = sum(float(c.value.mean()) for c in main) / len(main)
+    first_loss = sum(float(c.value.mean()) for c in main) / len(main)
     spread = float(torch.stack([rows_of(c.inputs).double().var(1).mean() for c in main]).mean())
     yield initial_loss(
-        value,
+        first_loss,
         name=call.name,
         num_classes=call.logits.shape[1] if call.inputs.dim() > 1 else 2,
         rows=len(call.logits),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def learning(examination: Examination) -> Iterator[Finding]:
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
         held_out, rest = take(whole, order[: size // 4]), take(whole, order[size // 4 :])
         shuffle = torch.randperm(size_of(rest), generator=torch.Generator().manual_seed(seed + 1000))
-        mixed = with_inputs(rest, lambda x, shuffle=shuffle: x[shuffle.to(x.device)])
+        mixed = with_inputs(rest, partial(_reordered, shuffle))
         for given, losses in ((rest, real), (mixed, permuted)):
             trained = _held_out_loss(examination, given, held_out, seed)
             if trained is None:
@@ -118,6 +119,10 @@ def _held_out_loss(
         return None
     first, last = sum(losses[:4]) / 4, sum(losses[STEPS - 4 : STEPS]) / 4
     return (first - last) / max(abs(first), 1e-12), losses[-1]
+
+
+def _reordered(order: Tensor, inputs: Tensor) -> Tensor:
+    return inputs[order.to(inputs.device)]
 
 
 def _status(examination: Examination, check: str) -> str | None:

@@ -52,7 +52,7 @@ def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401
 def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
     """Return the batch with its inputs changed, and all else as it is."""
     inputs = inputs_of(batch)
-    return tree_map(lambda leaf: change(leaf) if leaf is inputs else leaf, batch)
+    return tree_map(lambda leaf: change(leaf) if leaf is inputs and inputs is not None else leaf, batch)
 
 
 def take(batch: Any, indices: Tensor | slice) -> Any:  # noqa: ANN401

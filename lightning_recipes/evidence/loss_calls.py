@@ -131,9 +131,9 @@ class LossCalls(TorchFunctionMode):
             return result
         if shaped and result.grad_fn is not None:
             self._made[result.grad_fn] = (name.rstrip("_"), args[0], node)
-        if known and kept is not None and known != "log_softmax":
+        if known and known != "log_softmax" and before is not None and kept is not None:
             self._note(known, before, kept, given, result)
-        elif known == "log_softmax" and kept is not None and _over_classes(given, kept):
+        elif known and before is not None and kept is not None and _over_classes(given, kept):
             self._note(known, before, kept, {}, result)
         return result
 
@@ -162,7 +162,7 @@ class LossCalls(TorchFunctionMode):
             def take(gradient: Tensor) -> None:
                 call.gradient = gradient.detach().clone()
 
-            live.register_hook(take)
+            live.register_hook(take)  # type: ignore[no-untyped-call]
         self.seen.append(call)
 
     def _history(self, tensor: Tensor) -> tuple[tuple[str, ...], Tensor]:

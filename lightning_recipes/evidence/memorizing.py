@@ -131,7 +131,8 @@ def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
             return None
         counted = labels != call.options.get("ignore_index", -100)
         right = call.logits.argmax(1) == labels
-        return (right & counted).sum() / counted.sum().clamp_min(1)
+        share: Tensor = (right & counted).sum() / counted.sum().clamp_min(1)
+        return share
     if call.name in BINARY and call.targets is not None:
         threshold = 0.0 if call.name.endswith("logits") else 0.5
         return ((call.inputs > threshold) == (call.targets > 0.5)).float().mean()

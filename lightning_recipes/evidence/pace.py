@@ -16,7 +16,7 @@ from .gradients import depth_ratio
 from .loss_calls import LossCalls
 from .memorizing import main_call
 from .swaps import without_regularization
-from .trials import Trials
+from .trials import Trials, optimizers_of
 
 
 @dataclass
@@ -100,8 +100,8 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
 
         state["raw"] = []
         for parameter in named.values():
-            parameter.register_hook(raw)
-        for optimizer in module._trial_optimizers:
+            parameter.register_hook(raw)  # type: ignore[no-untyped-call]
+        for optimizer in optimizers_of(module):
             optimizer.register_step_pre_hook(before)
             optimizer.register_step_post_hook(after)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +95,7 @@ def scan(trainer: Trainer, loader: Any, *, deadline: float) -> Scan:  # noqa: AN
     return seen
 
 
-def raw_batches(loader: Any) -> Iterator[Any]:  # noqa: ANN401 - any iterable of batches
+def raw_batches(loader: Any) -> Generator[Any]:  # noqa: ANN401 - any iterable of batches
     """Yield a loader's batches, leaving no trace in it nor in any generator when the iteration is over."""
     with undisturbed(loader) as twin:
         if isinstance(twin, (dict, list, tuple)):

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from .trials import optimizers_of
+
 
 def standardized(inputs: Tensor) -> Tensor:
     """Return inputs with mean 0 and standard deviation 1 by channel, those that are not finite set to 0."""
@@ -36,7 +38,7 @@ def without_regularization(module: LightningModule) -> None:
         for key in ("p", "drop_prob", "dropout"):
             if isinstance(getattr(part, key, None), float):
                 setattr(part, key, 0.0)
-    for group in (g for optimizer in module._trial_optimizers for g in optimizer.param_groups):
+    for group in (g for optimizer in optimizers_of(module) for g in optimizer.param_groups):
         for key in ("weight_decay", "lambd"):
             if key in group:
                 group[key] = 0.0
@@ -44,7 +46,7 @@ def without_regularization(module: LightningModule) -> None:
 
 def thawed(module: LightningModule) -> None:
     """Train all weights, also those that are frozen or that no optimizer holds."""
-    optimizers = module._trial_optimizers
+    optimizers = optimizers_of(module)
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -109,6 +109,10 @@ class Trials:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
+    def datamodule(self) -> Any:  # noqa: ANN401 - any, or none
+        """Return the run's datamodule; None without one."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def loss_scale(self) -> float:
         """Return by what a gradient scaler multiplies the loss; 1 without one."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -136,7 +140,7 @@ class Trials:
             real = self.trainer.num_training_batches
             length = int(real) if 0 < real < inf else steps
             trainer = self._trainer(ending, epochs=-(-steps // length) + 1)
-            trainer.datamodule = self.trainer.datamodule  # what a step may look up
+            trainer.datamodule = self.datamodule()  # type: ignore[attr-defined]  # a step may look it up
             try:
                 trainer.fit(module, _Served(batches, length))
             except SystemExit as left:  # how Lightning leaves after Ctrl-C
@@ -178,7 +182,7 @@ class Trials:
             module, optimizers = copy.deepcopy((self.module, list(self.trainer.optimizers)), memo)
         except Exception as raised:
             raise CannotTry(f"the module cannot be copied: {raised}") from raised
-        module.__class__ = _on_trial(type(self.module))
+        module.__class__ = _on_trial(type(self.module))  # type: ignore[arg-type]
         for parameter in module.parameters():
             parameter.grad = None
         return module, optimizers
@@ -220,7 +224,8 @@ class _OnTrial(LightningModule):
     def transfer_batch_to_device(self, batch: Any, *_: Any) -> Any:  # noqa: ANN401
         return batch
 
-    on_before_batch_transfer = on_after_batch_transfer = transfer_batch_to_device
+    on_before_batch_transfer = transfer_batch_to_device  # type: ignore[assignment]
+    on_after_batch_transfer = transfer_batch_to_device  # type: ignore[assignment]
 
     def _nothing(self, *_: Any, **__: Any) -> None:
         pass
@@ -289,6 +294,12 @@ def _made(optimizers: list[Optimizer], kind: str, module: LightningModule) -> li
             group["lr"] = peak_rate(group)
         if kind == "held":
             optimizer.step = _only_closure  # type: ignore[method-assign]
+    return optimizers
+
+
+def optimizers_of(module: LightningModule) -> list[Optimizer]:
+    """Return the optimizers of a copy that is on trial."""
+    optimizers: list[Optimizer] = vars(module)["_trial_optimizers"]
     return optimizers
 
 
