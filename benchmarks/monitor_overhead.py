@@ -1,6 +1,15 @@
 """What the monitors cost: training with each, and with all, against training with none.
 
-Result: RESULT
+Result (median of 5 ratios, range), processor time and wall time:
+
+    UpdateRatioMonitor   0.95 (0.91 to 0.96)   0.96 (0.92 to 0.99)
+    GradientMonitor      0.99 (0.97 to 1.02)   1.01 (0.98 to 1.03)
+    both                 0.95 (0.93 to 0.96)   0.97 (0.93 to 1.06)
+
+A monitor cannot make training faster: sides differ by up to 5 % in where their tensors happen to lie, which
+turns do not even out, and what the monitors cost is below that. AMD EPYC, 2 cores shared with other work;
+python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31;
+results/monitor_overhead.csv. Not measured on a GPU.
 
 timm's resnet18 on random 32 × 32 images, SGD with momentum, batches of 64, fits of Lightning's without
 loggers. All sides train in one process, a batch at a time, in turn; who comes first rotates. A batch lasts

@@ -49,14 +49,22 @@ def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     [tensor(5.), tensor(2.)]
     """
     found: dict[int, Tensor] = {}
-    for narrow in (False, True):
-        chosen = [i for i, tensor in enumerate(tensors) if (tensor.element_size() < 4) is narrow]
-        if chosen:
-            dtype = torch.float32 if narrow else None
-            values = torch._foreach_norm([tensors[i].detach() for i in chosen], 2, dtype=dtype)
-            found.update(zip(chosen, values, strict=True))
+    for numbers in _alike(tensors):
+        first = tensors[numbers[0]]
+        dtype = torch.float32 if first.element_size() < 4 else None
+        values = torch._foreach_norm([tensors[i].detach() for i in numbers], 2, dtype=dtype)
+        found.update(zip(numbers, values, strict=True))
     ordered = [found[i] for i in range(len(tensors))]
     return [value.full_tensor() if isinstance(value, DTensor) else value for value in ordered]
+
+
+def _alike(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the numbers of the tensors that one call can take together: narrow or wide, sharded or whole."""
+    alike: dict[tuple[bool, bool], list[int]] = {}
+    for number, tensor in enumerate(tensors):
+        key = tensor.element_size() < 4, isinstance(tensor, DTensor)
+        alike.setdefault(key, []).append(number)
+    return list(alike.values())
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -71,7 +79,8 @@ def distances(copies: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tenso
     >>> distances([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 3.0])])
     [tensor(1.)]
     """
-    torch._foreach_sub_(list(copies), [tensor.detach() for tensor in tensors])
+    for numbers in _alike(tensors):
+        torch._foreach_sub_([copies[i] for i in numbers], [tensors[i].detach() for i in numbers])
     return norms(copies)
 
 
