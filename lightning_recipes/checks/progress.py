@@ -29,7 +29,7 @@ def progress(losses: Sequence[float], *, broken: Sequence[str] = ()) -> Finding:
     if bad or broken:
         where = f"at step {bad[0]}" if bad else f"in {', '.join(broken[:3])}"
         found = {"step": bad[0] if bad else None, "broken": list(broken[:10])}
-        causes = (
+        causes: tuple[str, ...] = (
             "non-finite-input",
             "learning-rate-too-high",
             "exploding-gradients",
@@ -46,8 +46,8 @@ def progress(losses: Sequence[float], *, broken: Sequence[str] = ()) -> Finding:
     z = (mean(early) - mean(late)) / max(noise, 1e-12)
     evidence = {"first": mean(early), "last": mean(late), "z": z, "steps": len(losses)}
     said = f"the loss goes from {mean(early):.4g} to {mean(late):.4g} in {len(losses)} steps"
+    causes = ("learning-rate-too-high", "loss-sign-flipped", "exploding-gradients")
     if mean(late) > 1.5 * abs(mean(early)) and z < -5:
-        causes = ("learning-rate-too-high", "loss-sign-flipped", "exploding-gradients")
         return Finding(CHECK, "WARN", said, evidence, causes)
     if z < 2:
         causes = ("learning-rate-too-low", "learning-rate-too-high", "labels-misaligned", "input-ignored")

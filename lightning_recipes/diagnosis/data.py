@@ -122,10 +122,12 @@ def _apart(examination: Examination) -> Finding:
     second: Any = getattr(val, "dataset", None)
     if isinstance(first, Subset) and isinstance(second, Subset) and first.dataset is second.dataset:
         return overlapping_indices(list(first.indices), list(second.indices))
+    if train is None:
+        return Finding("validation in training", "SKIP", "no training loader")
     if first is not None and first is second and not isinstance(first, IterableDataset) and _whole(train):
         return overlapping_indices(range(len(first)), range(len(first)))
     if isinstance(second, Subset) and second.dataset is first and _whole(train):
-        return overlapping_indices(range(len(first)), list(second.indices))
+        return overlapping_indices(range(len(train.dataset)), list(second.indices))
     assert examination.validation is not None
     return validation_in_training(examination.train.hashes, examination.validation.hashes)
 

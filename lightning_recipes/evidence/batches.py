@@ -52,7 +52,10 @@ def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401
 def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
     """Return the batch with its inputs changed, and all else as it is."""
     inputs = inputs_of(batch)
-    return tree_map(lambda leaf: change(leaf) if leaf is inputs and inputs is not None else leaf, batch)
+    if inputs is None:
+        return batch
+    changed = change(inputs)
+    return tree_map(lambda leaf: changed if leaf is inputs else leaf, batch)
 
 
 def take(batch: Any, indices: Tensor | slice) -> Any:  # noqa: ANN401
@@ -109,3 +112,19 @@ def fresh_batches(trainer: Trainer, loader: Any, limit: int | None = None) -> It
     with undisturbed(loader) as twin:
         for batch in islice(twin, limit):
             yield copied(moved(trainer, batch))
+
+
+class Served:
+    """A loader of the given batches, over and over, as long as the real one."""
+
+    def __init__(self, batches: Sequence[Any], length: int) -> None:
+        self.batches, self.length = batches, length
+        self.served = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.length):
+            yield copied(self.batches[self.served % len(self.batches)])
+            self.served += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from ..utils.rng import preserved_generators
 from ..utils.silence import kept_signals, quiet
-from .batches import copied, size_of, take
+from .batches import Served, size_of, take
 
 Step = Callable[[LightningModule, Callable[[Any], Any], Any, int], Any]
 """What a trial does with a batch: `(module, the module's own step, batch, number) -> loss`."""
@@ -142,7 +142,7 @@ class Trials:
             trainer = self._trainer(ending, epochs=-(-steps // length) + 1)
             trainer.datamodule = self.datamodule()  # type: ignore[attr-defined]  # a step may look it up
             try:
-                trainer.fit(module, _Served(batches, length))
+                trainer.fit(module, Served(batches, length))
             except SystemExit as left:  # how Lightning leaves after Ctrl-C
                 raise KeyboardInterrupt from left
             except Exception as raised:  # whatever somebody else's code raises is evidence
@@ -256,22 +256,6 @@ class _Ending(Callback):
         enough = self.after is not None and bool(self.after(pl_module, self.steps))
         if enough or self.steps >= self.most or time.monotonic() > self.deadline:
             trainer.should_stop = True
-
-
-class _Served:
-    """A loader of the given batches, over and over, as long as the real one."""
-
-    def __init__(self, batches: Sequence[Any], length: int) -> None:
-        self.batches, self.length = batches, length
-        self.served = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Any]:
-        for _ in range(self.length):
-            yield copied(self.batches[self.served % len(self.batches)])
-            self.served += 1
 
 
 def peak_rate(group: dict[str, Any]) -> float:
