@@ -31,7 +31,6 @@ from .gradients import GradientMonitor
 from .rates import current_rates, largest
 from .update_ratio import UpdateRatioMonitor
 
-
 Monitor = UpdateRatioMonitor | GradientMonitor | ActivationMonitor
 
 
@@ -252,7 +251,7 @@ class TrainingDoctor(Examining):
         losses = torch.stack(self._losses).float().tolist() if self._losses else []
         before = len(examination.findings)
         if trainer.is_global_zero:
-            examination.run(after_first_steps(watched, losses, self._batches))
+            examination.run(after_first_steps(watched, losses, self._batches), timed=False)
         self._stop_watching()
         self._add(trainer, examination.findings[before:], title=f"After {self._batches} steps")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .finding import Finding
 
 CHECK = "gradient at the logits"
-ZERO_SUM = 1e-3  # of the absolute sum
+ZERO_SUM, HALF_ZERO_SUM = 1e-3, 3e-2  # of the absolute sum; bfloat16 has eight bits
 RIGHT_SIGN = 0.99
 SUMMED = 0.5  # of a sum's: a mean over 32 rows has 0.03, one that is weighed tenfold 0.3
 
@@ -24,7 +25,6 @@ def logit_gradient(
         name: Of the loss function, as torch calls it.
         mixed: Targets are blends, so that no single class must rise.
 
-    >>> import torch
     >>> logits, targets = torch.zeros(8, 3, requires_grad=True), torch.arange(8) % 3
     >>> torch.nn.functional.cross_entropy(logits, targets).backward()
     >>> logit_gradient(logits.grad, logits.detach(), targets, name="cross_entropy").status
@@ -60,7 +60,8 @@ def logit_gradient(
         if falling < RIGHT_SIGN:
             said = f"below 0 at the right class for {falling:.0%} of the samples, expected for all"
             return Finding(CHECK, "FAIL", said, evidence, ("labels-misaligned", "wrong-loss"))
-    if name in ("cross_entropy", "log_softmax") and imbalance > ZERO_SUM and not mixed:
+    tolerance = ZERO_SUM if gradient.dtype in (torch.float32, torch.float64) else HALF_ZERO_SUM
+    if name in ("cross_entropy", "log_softmax") and imbalance > tolerance and not mixed:
         said = f"sums to {imbalance:.2g} of its size over the classes, expected 0"
         return Finding(CHECK, "INFO", said, evidence, ("wrong-loss",))
     if rows >= 8 and factor > SUMMED:

@@ -80,6 +80,7 @@ class Attempts:
         swaps: What came of swapping one thing at a time, by its name in `SWAPS`.
         samples: How many samples there were.
         note: What was done otherwise than asked for.
+        frozen: Most weights are frozen on purpose, so that it may be too much to ask.
     """
 
     own: Learned
@@ -87,6 +88,7 @@ class Attempts:
     swaps: Mapping[str, Learned] = field(default_factory=dict)
     samples: int = 32
     note: str = ""
+    frozen: bool = False
 
 
 def overfit(attempts: Attempts, suspects: Sequence[str] = ()) -> Finding:
@@ -118,6 +120,9 @@ def overfit(attempts: Attempts, suspects: Sequence[str] = ()) -> Finding:
     if own.passed:
         return Finding(CHECK, "PASS", f"{some} are learned by heart: {own.said()}", evidence)
     repairs = [name for name, result in attempts.swaps.items() if result.passed]
+    if attempts.frozen:
+        said = f"{some} are too much for what is not frozen: {own.said()}"
+        return Finding(CHECK, "INFO", said, evidence, ("underfitting",))
     if adam is not None and adam.passed:
         if own.share < 0.5 and own.improving:
             said = f"{some} are being learned, slowly: {own.said()}; Adam at 1e-3: {adam.said()}"

@@ -39,9 +39,17 @@ class Examination:
         """Return the moment at which so much of the time is spent, for `time.monotonic()`."""
         return self.began + share * self.seconds
 
-    def run(self, stages: Iterable[tuple[str, Stage]]) -> list[Finding]:
-        """Run the stages in order; one that cannot run says SKIP and why."""
+    def run(self, stages: Iterable[tuple[str, Stage]], *, timed: bool = True) -> list[Finding]:
+        """Run the stages in order; one that cannot run, or for which no time is left, says SKIP and why.
+
+        Args:
+            stages: By the name that a SKIP bears.
+            timed: Whether the time counts; later in a run it does not.
+        """
         for name, stage in stages:
+            if timed and time.monotonic() > self.until(1.0):
+                self.findings.append(Finding(name, "SKIP", f"No time was left of {self.seconds:g} seconds."))
+                continue
             try:
                 self.findings.extend(stage(self))
             except CannotTry as reason:
@@ -73,6 +81,12 @@ class Examination:
     def trained(self) -> bool:
         """Whether the weights are not fresh, as of a pretrained backbone."""
         return looks_untrained(self.module) is False
+
+    @property
+    def lossless(self) -> bool:
+        """Whether an automatic step returned no loss for any batch, so that Lightning trains nothing."""
+        losses = self.first.losses if self.first is not None else []
+        return self.module.automatic_optimization and bool(losses) and all(loss is None for loss in losses)
 
     def causes(self) -> list[str]:
         """Return the causes that FAIL and WARN findings name, worst and likeliest first."""

@@ -17,6 +17,7 @@ from ..checks.modes import modes
 from ..checks.saturation import saturation
 from ..evidence.activation_sums import LayerActivations
 from ..evidence.activations import ActivationRecord, recording
+from ..evidence.trials import CannotTry
 from ..evidence.weights import layer_weights
 from .examination import Examination
 
@@ -40,7 +41,7 @@ def activations(examination: Examination) -> Iterator[Finding]:
     """Units that are dead or at their bounds, over the first batches."""
     seen = examination.first
     if seen is None or not seen.losses:
-        raise ValueError("the first step did not work")
+        raise CannotTry("the first step did not work")
     read = seen.activations.read()
     mortal = [layer for layer in read if layer.can_die]
     observed = {layer.name: [layer.dead - layer.silent] for layer in mortal}

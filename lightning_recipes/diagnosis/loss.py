@@ -18,6 +18,7 @@ from ..checks.logits import logits
 from ..evidence.batches import inputs_of, size_of, take, with_inputs
 from ..evidence.first_batches import FirstBatches, first_batches, loss_of
 from ..evidence.loss_calls import BINARY, REGRESSION, LossCall, LossCalls, rows_of
+from ..evidence.trials import CannotTry
 from .errors import error_finding
 from .examination import Examination
 
@@ -28,7 +29,7 @@ def first(examination: Examination) -> Iterator[Finding]:
     """Hand the first batches to a copy, and say whether its step works at all."""
     batches = examination.train.batches
     if not batches:
-        raise examination.train.error or ValueError("the training loader gives no batch")
+        raise examination.train.error or CannotTry("the training loader gives no batch")
     seen = first_batches(examination.trials, batches, deadline=examination.until(0.3))
     examination.first = seen
     error = seen.outcome.error if seen.outcome is not None else None
@@ -129,10 +130,10 @@ def mixing(examination: Examination) -> Iterator[Finding]:
     batch = take(seen.batches[0], slice(8))
     inputs = inputs_of(batch)
     if size_of(batch) < 4 or inputs is None or not seen.calls:
-        raise ValueError("needs batches of 4 samples with inputs")
+        raise CannotTry("needs batches of 4 samples with inputs")
     calls = seen.classification()
     if not calls and not any(c.name in BINARY + REGRESSION for cs in seen.calls for c in cs.seen):
-        raise ValueError("no known loss was called")
+        raise CannotTry("no known loss was called")
     if calls and calls[0][2]:
         yield Finding("batch mixing", "SKIP", "targets are mixed within the batch, so outputs may be, too")
         return
@@ -171,16 +172,16 @@ def _moved(examination: Examination, batch: Any, index: int, dtype: torch.dtype)
     autocast = examination.trials.module.trainer.precision
     outcome = examination.trials.run([batch], 1, step=step, optimizer="held", prepare=prepare)
     if len(rows) < 2:
-        raise ValueError(f"with {dtype} and precision {autocast} the step raises {outcome.error}")
+        raise CannotTry(f"with {dtype} and precision {autocast} the step raises {outcome.error}")
     before, after = (r.flatten(1) for r in rows)
     if len(before) != size_of(batch):
-        raise ValueError("the loss is given another number of rows than the batch has samples")
+        raise CannotTry("the loss is given another number of rows than the batch has samples")
     return moved_rows(before, after, index)
 
 
 def _seen(examination: Examination) -> FirstBatches:
     if examination.first is None or not examination.first.calls:
-        raise ValueError("the first step did not work")
+        raise CannotTry("the first step did not work")
     return examination.first
 
 

@@ -13,8 +13,10 @@ from ..checks.learning_rate import learning_rate
 from ..checks.overfit import Attempts, Learned, overfit
 from ..checks.symmetry import symmetry
 from ..evidence.batches import joined, size_of, take
+from ..evidence.freshness import looks_untrained
 from ..evidence.memorizing import Attempt, memorize
 from ..evidence.pace import pace
+from ..evidence.trials import CannotTry
 from .examination import Examination
 
 SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
@@ -37,10 +39,11 @@ def few_samples(examination: Examination) -> Any:  # noqa: ANN401 - batches have
 
 def rate(examination: Examination) -> Iterator[Finding]:
     """How far the first steps of the user's optimizer go at its peak rate, and what drives them."""
+    _needs_loss(examination)
     measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
     examination.pace = measured
     if measured.error and not measured.losses:
-        raise ValueError(measured.error)
+        raise CannotTry(measured.error)
     if not measured.steps:
         said = f"no optimizer step was taken in {PACE_STEPS} batches"
         yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
@@ -63,8 +66,16 @@ def rate(examination: Examination) -> Iterator[Finding]:
     yield check_clipping(range(len(clipped)), clipped, unknown, limit=CLIPPED_EARLY, fewest=PACE_STEPS // 2)
 
 
+def _needs_loss(examination: Examination) -> None:
+    if examination.lossless:
+        raise CannotTry("The training step returns no loss.")
+    if not examination.trainer.optimizers:
+        raise CannotTry("There is no optimizer.")
+
+
 def by_heart(examination: Examination) -> Iterator[Finding]:
     """Whether a few samples can be learned by heart, and which one change makes it possible."""
+    _needs_loss(examination)
     batch = few_samples(examination)
     size = size_of(batch)
     first = _attempt(examination, batch, 0.6)
@@ -88,7 +99,9 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
             if time.monotonic() > examination.until(share):
                 continue
             swaps[name] = _learned(_attempt(examination, batch, share, swap=name))
-    attempts = Attempts(own, adam, swaps, samples=size, note=examination.trials.note)
+    attempts = Attempts(
+        own, adam, swaps, samples=size, note=examination.trials.note, frozen=mostly_frozen(examination)
+    )
     yield overfit(attempts, examination.causes())
 
 
@@ -122,3 +135,12 @@ def _learned(attempt: Attempt) -> Learned:
         improving=values[-1] < late - 0.02 * abs(values[0] - floor),
         error=attempt.error,
     )
+
+
+def mostly_frozen(examination: Examination) -> bool:
+    """Return whether most weights are frozen, and not by accident: they are trained already."""
+    sizes = {True: 0, False: 0}
+    for parameter in examination.module.parameters():
+        sizes[parameter.requires_grad] += parameter.numel()
+    names = [name for name, p in examination.module.named_parameters() if not p.requires_grad]
+    return sizes[False] > sizes[True] and looks_untrained(examination.module, names=names) is not True

@@ -13,7 +13,7 @@ _STYLES = {"FAIL": "bold red", "WARN": "yellow", "INFO": "cyan", "SKIP": "dim", 
 
 
 def findings_table(findings: Sequence[Finding], *, title: str) -> Table:
-    """Return a table with a row a finding, worst first; those that pass share one row.
+    """Return a table with a row a finding, worst first; those that pass or could not run share one.
 
     Args:
         findings: In the order in which they are shown.
@@ -27,13 +27,21 @@ def findings_table(findings: Sequence[Finding], *, title: str) -> Table:
     table.add_column("check")
     table.add_column("found, and what to do")
     table.add_column("likely causes")
-    for finding in (f for f in findings if f.status != "PASS"):
-        said = Text(finding.message)
-        if finding.advice and finding.status != "SKIP":
-            said.append(f"\n→ {finding.advice}", style="bold")
-        status = Text(finding.status, style=_STYLES[finding.status])
-        table.add_row(status, finding.check, said, "\n".join(finding.causes[:3]))
+    for finding in findings:
+        if finding.status in ("SKIP", "PASS"):
+            continue
+        text = Text(finding.message)
+        if finding.advice:
+            text.append(f"\n→ {finding.advice}", style="bold")
+        table.add_row(_status(finding.status), finding.check, text, "\n".join(finding.causes[:3]))
+    skipped = [f"{f.check}: {f.message}" for f in findings if f.status == "SKIP"]
     passed = [f.check for f in findings if f.status == "PASS"]
-    if passed:
-        table.add_row(Text("PASS", style=_STYLES["PASS"]), f"{len(passed)} checks", ", ".join(passed), "")
+    for status, said, apart in (("SKIP", skipped, "\n"), ("PASS", passed, ", ")):
+        if said:
+            number = f"{len(said)} check" + ("s" if len(said) > 1 else "")
+            table.add_row(_status(status), number, Text(apart.join(said), style="dim"), "")
     return table
+
+
+def _status(status: str) -> Text:
+    return Text(status, style=_STYLES[status])

@@ -10,11 +10,11 @@ from ..checks.finding import WORST_FIRST
 
 SYMPTOMS = (
     "initial loss",
-    "finite gradients",
     "vanishing gradients",
     "batch norm",
-    "update ratio",
     "learning rate",
+    "finite gradients",
+    "update ratio",
     "first steps",
     "label dependence",
     "input dependence",
