@@ -34,4 +34,5 @@ def error_finding(error: Exception, seen: FirstBatches | None = None) -> Finding
         if re.search(pattern, str(error)):
             causes = slugs
             break
-    return Finding("first step", "FAIL", f"the training step raises {said}", {"error": said}, causes)
+    message = f"The training step raises {said.rstrip('.')}."
+    return Finding("first step", "FAIL", message, {"error": said}, causes)

@@ -45,12 +45,11 @@ class Examination:
             try:
                 self.findings.extend(stage(self))
             except CannotTry as reason:
-                self.findings.append(Finding(name, "SKIP", str(reason)))
-            except (
-                Exception
-            ) as error:  # whatever a stranger's module does, an examination must not break its run
-                said = f"could not run: {type(error).__name__}: {error}"
-                self.findings.append(Finding(name, "SKIP", said.splitlines()[0]))
+                self.findings.append(Finding(name, "SKIP", f"It could not be tried: {first_line(reason)}."))
+            # Whatever a stranger's module does, an examination must not break its run.
+            except Exception as error:
+                said = f"It could not run: {type(error).__name__}: {first_line(error)}."
+                self.findings.append(Finding(name, "SKIP", said))
         return self.findings
 
     @cached_property
@@ -83,6 +82,15 @@ class Examination:
             if f.status == status and f.causes
         ]
         return list(dict.fromkeys(named))
+
+
+def first_line(error: Exception) -> str:
+    r"""Return the first line of an error's text, without its full stop.
+
+    >>> first_line(ValueError("Too few samples.\nSee the manual."))
+    'Too few samples'
+    """
+    return next(iter(str(error).splitlines()), "").rstrip(".")
 
 
 def validation_loader(trainer: Trainer) -> Any:  # noqa: ANN401 - any iterable of batches

@@ -18,9 +18,8 @@ from ..evidence.pace import pace
 from .examination import Examination
 
 SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
-CLIPPED_EARLY = (
-    1e-3  # median coefficient; the first gradients may be large, so less than over a hundred steps
-)
+# Median clip coefficient; the first gradients may be large, so less than over a hundred steps.
+CLIPPED_EARLY = 1e-3
 SWAPPED = ("loss", "inputs", "initialization", "regularization", "modes", "frozen weights")
 
 
@@ -42,7 +41,7 @@ def rate(examination: Examination) -> Iterator[Finding]:
     if measured.error and not measured.losses:
         raise ValueError(measured.error)
     if not measured.steps:
-        said = f"no optimizer step was taken in {PACE_STEPS} batches"
+        said = f"No optimizer step was taken in {PACE_STEPS} batches."
         yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
         return
     yield learning_rate(
@@ -84,7 +83,12 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
 
 
 def _attempt(
-    examination: Examination, batch: Any, share: float, *, optimizer: str = "own", swap: str = ""
+    examination: Examination,
+    batch: Any,  # noqa: ANN401 - batches have any form
+    share: float,
+    *,
+    optimizer: str = "own",
+    swap: str = "",
 ) -> Attempt:
     return memorize(
         examination.trials,

@@ -27,8 +27,8 @@ ALARMS = ("FAIL", "WARN")
 def weighed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings worst first, those that explain before those that are explained.
 
-    A symptom's own causes stand behind the first cause of every other alarm, for a run seldom has two faults at
-    once.
+    A symptom's own causes stand behind the first cause of every other alarm, for a run seldom has two faults
+    at once.
 
     >>> specific = Finding("logits", "FAIL", "", causes=("softmax-before-cross-entropy",))
     >>> symptom = Finding("overfit", "FAIL", "", causes=("learning-rate-too-low",))

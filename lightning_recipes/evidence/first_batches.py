@@ -45,7 +45,7 @@ class FirstBatches:
     outcome: Outcome | None = None
 
     def classification(self) -> list[tuple[LossCall, Tensor | None, bool]]:
-        """Return the calls over classes of all batches: the call, its labels (N,), whether targets are mixed."""
+        """Return the calls over classes of all batches: call, labels (N,), whether targets are mixed."""
         found = []
         for batch, calls in zip(self.batches, self.calls, strict=False):
             usable = calls.classification()

@@ -46,7 +46,7 @@ class FirstSteps:
         return hook
 
     def _stepped(self, number: int, watched: list[Tensor]) -> Any:  # noqa: ANN401 - a hook
-        def hook(*_: Any) -> None:
+        def hook(*_: Any) -> None:  # noqa: ANN401 - what torch hands a hook
             self.steps[number] += 1
             for parameter in watched:
                 found = self._since.pop(id(parameter), [])

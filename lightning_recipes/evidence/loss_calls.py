@@ -83,6 +83,7 @@ class LossCall:
 def rows_of(tensor: Tensor) -> Tensor:
     """Return (N, K, d1, ...) as (N·d1·…, K).
 
+    >>> import torch
     >>> rows_of(torch.zeros(2, 3, 4)).shape
     torch.Size([8, 3])
     """
@@ -96,6 +97,7 @@ class LossCalls(TorchFunctionMode):
     Nothing of what is computed changes. The gradients come with the backward pass, within the block or
     after it.
 
+    >>> import torch
     >>> weight = torch.ones(2, 3, requires_grad=True)
     >>> with LossCalls() as calls:
     ...     loss = functional.cross_entropy((weight * 2).softmax(1), torch.tensor([0, 1]))

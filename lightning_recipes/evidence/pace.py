@@ -65,10 +65,10 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
         first_norms.update({name: p.detach().norm() for name, p in wide.items()})
         state["whole"] = _norm(wide.values())
 
-        def before(*_: Any) -> None:
+        def before(*_: Any) -> None:  # noqa: ANN401 - what torch hands a hook
             state["old"] = {name: p.detach().clone() for name, p in named.items()}
 
-        def after(*_: Any) -> None:
+        def after(*_: Any) -> None:  # noqa: ANN401
             old = state["old"]
             # read only now: a step that is given a closure makes them after its first hook
             gradients = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
