@@ -75,7 +75,7 @@ class Attempts:
     """All attempts on one batch.
 
     Args:
-        own: With the user's settings; regularisation off where that made it pass.
+        own: With the user's own optimizer and settings.
         adam: With Adam at 1e-3; None where it was not needed.
         swaps: What came of swapping one thing at a time, by its name in `SWAPS`.
         samples: How many samples there were.
