@@ -41,8 +41,9 @@ class TrainingDoctor(Examining):
     gradients and activations, by `UpdateRatioMonitor`, `GradientMonitor` and `ActivationMonitor` (those
     in the list of callbacks, else its own). At the end: the shapes of the learning curves.
 
-    A table is printed after the examination, and later whenever something is wrong; `findings.json` is written
-    at the end of the fit, also after an exception or Ctrl-C. What a check could not do it says, as SKIP with the reason.
+    A table is printed after the examination, and later whenever something is wrong; `findings.json` is
+    written at the end of the fit, also after an exception or Ctrl-C. What a check could not do it says, as
+    SKIP with the reason.
 
     Args:
         seconds: That the examination before the first step may take.

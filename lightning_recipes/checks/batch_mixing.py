@@ -13,6 +13,14 @@ FLOAT32, FLOAT64 = 1e-4, 1e-9  # relative; in float64 rounding is at 1e-13
 def moved_rows(before: Tensor, after: Tensor, index: int) -> float:
     """Return the largest relative change of a row other than `index`.
 
+    Args:
+        before: Outputs of a batch, (N, D).
+        after: The same with another sample at `index`, (N, D).
+        index: Of the sample that was exchanged, whose own row may change.
+
+    Returns:
+        The largest absolute change over the mean absolute value of `before`.
+
     >>> import torch
     >>> moved_rows(torch.ones(3, 2), torch.ones(3, 2) + torch.eye(3, 2), 0)
     1.0

@@ -18,6 +18,14 @@ FAIL_FACTOR, INFO_FACTOR = 10.0, 3.0  # healthy: 0.99 to 1.57 times log K, one t
 def expected_loss(name: str, num_classes: int) -> float | None:
     """Return the loss of a model that knows nothing: log K, log 2 for two-way, K − 1 for the hinge.
 
+    Args:
+        name: Of the loss function, as torch calls it.
+        num_classes: K.
+
+    Returns:
+        The mean over samples, in nats; None where nothing can be expected. The hinge is divided by K, as in
+        torch.
+
     >>> round(expected_loss("cross_entropy", 10), 3), expected_loss("multi_margin_loss", 10)
     (2.303, 0.9)
     """

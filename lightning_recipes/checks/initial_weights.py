@@ -66,6 +66,8 @@ def initial_weights(weights: Mapping[str, Tensor], *, pretrained: bool = False) 
 def to_kaiming(weight: Tensor) -> float:
     """Return the root mean square of a weight (units, inputs, ...) over the square root of 2 / fan-in.
 
+    Source: He et al., "Delving Deep into Rectifiers", 2015.
+
     >>> to_kaiming(torch.full((3, 8), 0.5))
     1.0
     """

@@ -164,7 +164,12 @@ def _steady(examination: Examination) -> Finding:
 
 
 def moved_for_validation(trainer: Any, raw: Any) -> Any:  # noqa: ANN401 - batches have any form
-    """Return a batch as a validation step is given it: hooks may ask the trainer what it is doing."""
+    """Return a batch as a validation step is given it: hooks may ask the trainer what it is doing.
+
+    Args:
+        trainer: Within a fit; its stage is put back.
+        raw: As the loader gave it.
+    """
     stage = trainer.state.stage
     trainer.validating = True
     try:

@@ -25,6 +25,10 @@ PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def error_finding(error: Exception, seen: FirstBatches | None = None) -> Finding:
     """Return a FAIL for a step that raises, with the likely causes.
 
+    Args:
+        error: What the module's own code raised; its text tells the causes, by `PATTERNS`.
+        seen: What was seen until then.
+
     >>> error_finding(IndexError("Target 9 is out of bounds.")).causes
     ('wrong-number-of-classes',)
     """

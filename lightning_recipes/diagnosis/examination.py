@@ -36,11 +36,22 @@ class Examination:
         self.pace: Pace | None = None
 
     def until(self, share: float) -> float:
-        """Return the moment at which so much of the time is spent, for `time.monotonic()`."""
+        """Return the moment at which so much of the time is spent, for `time.monotonic()`.
+
+        Args:
+            share: Of the seconds, 0 to 1.
+        """
         return self.began + share * self.seconds
 
     def run(self, stages: Iterable[tuple[str, Stage]]) -> list[Finding]:
-        """Run the stages in order; one that cannot run says SKIP and why."""
+        """Run the stages in order; one that cannot run says SKIP and why.
+
+        Args:
+            stages: Names, under which they say SKIP, and functions.
+
+        Returns:
+            All findings so far, in the order in which they were found.
+        """
         for name, stage in stages:
             try:
                 self.findings.extend(stage(self))

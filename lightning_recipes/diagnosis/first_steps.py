@@ -39,7 +39,14 @@ def after_first_steps(
 def first_steps(
     examination: Examination, watched: FirstSteps, losses: list[float], batches: int
 ) -> Iterator[Finding]:
-    """Judge what was watched in the run itself."""
+    """Judge what was watched in the run itself.
+
+    Args:
+        examination: Of the run.
+        watched: What was seen at the optimizers.
+        losses: That the training step returned, one a batch.
+        batches: How many there were.
+    """
     stale, windows = watched.stale()
     yield stale_gradients(stale, windows, steps=max(watched.steps.values(), default=0), batches=batches)
     if losses:

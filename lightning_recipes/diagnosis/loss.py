@@ -25,7 +25,11 @@ INDEPENDENCE_SAMPLES = 128
 
 
 def first(examination: Examination) -> Iterator[Finding]:
-    """Hand the first batches to a copy, and say whether its step works at all."""
+    """Hand the first batches to a copy, and say whether its step works at all.
+
+    Raises:
+        ValueError: The loader gives no batch, or raises something else, which goes on.
+    """
     batches = examination.train.batches
     if not batches:
         raise examination.train.error or ValueError("the training loader gives no batch")
@@ -123,7 +127,11 @@ def given(examination: Examination) -> Iterator[Finding]:
 
 
 def mixing(examination: Examination) -> Iterator[Finding]:
-    """Exchange one sample, all in eval mode, and see whether other samples' outputs move."""
+    """Exchange one sample, all in eval mode, and see whether other samples' outputs move.
+
+    Raises:
+        ValueError: There are too few samples, no inputs, or no known loss.
+    """
     seen = _seen(examination)
     batch = take(seen.batches[0], slice(8))
     inputs = inputs_of(batch)

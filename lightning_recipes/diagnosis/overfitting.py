@@ -35,7 +35,11 @@ def few_samples(examination: Examination) -> Any:  # noqa: ANN401 - batches have
 
 
 def rate(examination: Examination) -> Iterator[Finding]:
-    """How far the first steps of the user's optimizer go at its peak rate, and what drives them."""
+    """How far the first steps of the user's optimizer go at its peak rate, and what drives them.
+
+    Raises:
+        ValueError: The step raises at once.
+    """
     measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
     examination.pace = measured
     if measured.error and not measured.losses:

@@ -57,7 +57,10 @@ def schedules(examination: Examination) -> Iterator[Finding]:
 
 
 def decouples(optimizer: Optimizer) -> bool:
-    """Return whether an optimizer's weight decay is apart from its gradient."""
+    """Return whether an optimizer's weight decay is apart from its gradient.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+    """
     name = type(optimizer).__name__
     flags = [
         group.get("decoupled_weight_decay", group.get("decoupled_decay")) for group in optimizer.param_groups

@@ -73,6 +73,9 @@ class FirstSteps:
 def not_finite(module: LightningModule) -> list[str]:
     """Return the names of parameters and buffers that hold NaN or infinity.
 
+    Args:
+        module: Whose state is looked at, with one transfer from its device.
+
     >>> layer = torch.nn.Linear(1, 1)
     >>> layer.bias.data.fill_(float("nan"))
     tensor([nan])

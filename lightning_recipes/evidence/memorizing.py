@@ -124,7 +124,12 @@ def main_call(calls: LossCalls) -> LossCall | None:
 
 
 def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
-    """Return the share of right answers, on the device; None where there are no classes."""
+    """Return the share of right answers, on the device; None where there are no classes.
+
+    Args:
+        call: Of a loss over classes, or of a binary one.
+        batch: For the labels of a loss that was made by hand.
+    """
     if call.name in CLASSIFICATION and call.inputs.dim() > 1:
         labels = call.indices if call.targets is not None else labels_of(batch)
         if labels is None or len(labels) != len(call.logits):
@@ -140,7 +145,14 @@ def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
 
 
 def least_loss(calls: LossCalls) -> float | None:
-    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known."""
+    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known.
+
+    Args:
+        calls: Of one training step.
+
+    Returns:
+        In nats; summed over the samples where the loss is. 0 for losses without a cross-entropy.
+    """
     call = main_call(calls)
     if call is None or (call.targets is None and call.name != "log_softmax"):
         return None
@@ -166,6 +178,10 @@ def least_loss(calls: LossCalls) -> float | None:
 
 def standard_loss(call: LossCall | None, batch: Any) -> Tensor:  # noqa: ANN401
     """Return the usual loss for these targets on the numbers before any softmax or sigmoid, with its graph.
+
+    Args:
+        call: With `live`, the numbers with their graph.
+        batch: For the labels of a loss that was made by hand.
 
     Raises:
         ValueError: The loss is not known, or its targets are not.

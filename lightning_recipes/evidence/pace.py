@@ -34,6 +34,8 @@ class Pace:
         depth_ratios: ‖g‖/‖W‖ of the first third of the weights over that of the last, at each step.
         first_updates: ‖ΔW‖/‖W‖ of the first third, at each step.
         weights: Of two or more dimensions, after two steps: name → (weight, gradient).
+        with_gradient: Names of the parameters that had a gradient other than zero in one of the first
+            steps or the last.
         error: What was raised, if anything.
     """
 
@@ -52,7 +54,17 @@ class Pace:
 
 
 def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  # noqa: ANN401
-    """Take a few steps with the user's own optimizer on one batch, without dropout and decay."""
+    """Take a few steps with the user's own optimizer on one batch, without dropout and decay.
+
+    Args:
+        trials: What runs copies.
+        batch: As a training step is given it.
+        steps: At most so many batches.
+        deadline: Of `time.monotonic()`, after which no step is begun.
+
+    Raises:
+        CannotTry: The module cannot be copied.
+    """
     found = Pace()
     first_norms: dict[str, Tensor] = {}
     scale = trials.loss_scale()

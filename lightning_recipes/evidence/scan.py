@@ -97,7 +97,11 @@ def scan(trainer: Trainer, loader: Any, *, deadline: float) -> Scan:  # noqa: AN
 
 
 def raw_batches(loader: Any) -> Generator[Any]:  # noqa: ANN401 - any iterable of batches
-    """Yield a loader's batches, leaving no trace in it nor in any generator when the iteration is over."""
+    """Yield a loader's batches, leaving no trace in it nor in any generator when the iteration is over.
+
+    Args:
+        loader: Any iterable of batches, or a list or dict of them, which are cycled to the longest.
+    """
     with undisturbed(loader) as twin:
         if isinstance(twin, (dict, list, tuple)):
             for batch, _, _ in iter(CombinedLoader(twin, "max_size_cycle")):

@@ -181,7 +181,7 @@ class Trials:
                     memo[id(value)] = value.detach().clone()
         try:
             module, optimizers = copy.deepcopy((self.module, list(self.trainer.optimizers)), memo)
-        except Exception as raised:
+        except Exception as raised:  # of a `__deepcopy__`, or of what cannot be copied
             raise CannotTry(f"the module cannot be copied: {raised}") from raised
         module.__class__ = _on_trial(type(self.module))  # type: ignore[arg-type]
         for parameter in module.parameters():
