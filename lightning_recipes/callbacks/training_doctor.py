@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 from torch.optim import Optimizer
@@ -30,6 +30,8 @@ from .examining import Examining
 from .gradients import GradientMonitor
 from .rates import current_rates, largest
 from .update_ratio import UpdateRatioMonitor
+
+Monitor = UpdateRatioMonitor | GradientMonitor | ActivationMonitor
 
 
 class TrainingDoctor(Examining):
@@ -78,8 +80,6 @@ class TrainingDoctor(Examining):
             if value < 1:
                 raise UserError(f"`{name}` must be at least 1, got {value}.")
         self.steps, self.every_n_steps, self.table, self.dirpath = steps, every_n_steps, table, dirpath
-        self.monitors: dict[str, UpdateRatioMonitor | GradientMonitor | ActivationMonitor] = {}
-        self._own: list[Callback] = []
         super().__init__(seconds=seconds, strict=strict)
 
     def _reset(self) -> None:
@@ -90,18 +90,27 @@ class TrainingDoctor(Examining):
         self._metrics = EpochMetrics()
         self._validated = False
         self._directory: Path | None = None
+        self._own: list[Monitor] = [
+            UpdateRatioMonitor(self.every_n_steps, dirpath=self.dirpath),
+            GradientMonitor(self.every_n_steps, dirpath=self.dirpath),
+            ActivationMonitor(max(25, self.every_n_steps), table=False, dirpath=self.dirpath),
+        ]
+        for monitor in self._own:
+            monitor.warns = False
+        self.monitors: list[Monitor] = list(self._own)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found, the curves and the monitors' measurements."""
-        own = {name: m.state_dict() for name, m in self.monitors.items() if m in self._own}
+        own = {type(monitor).__name__: monitor.state_dict() for monitor in self._own}
         return {**super().state_dict(), "rows": [dict(row) for row in self._metrics.rows], "monitors": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
         self._metrics.rows = [dict(row) for row in state_dict["rows"]]
-        for name, state in state_dict["monitors"].items():
-            self.monitors[name].load_state_dict(state)
+        for monitor in self._own:
+            if (name := type(monitor).__name__) in state_dict["monitors"]:
+                monitor.load_state_dict(state_dict["monitors"][name])
 
     # The way through a fit: the own monitors are told of every hook, as if they stood behind the doctor
 
@@ -109,16 +118,9 @@ class TrainingDoctor(Examining):
         """Begin anew, with monitors where the run has none."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            made = (
-                UpdateRatioMonitor(self.every_n_steps, dirpath=self.dirpath),
-                GradientMonitor(self.every_n_steps, dirpath=self.dirpath),
-                ActivationMonitor(max(25, self.every_n_steps), table=False, dirpath=self.dirpath),
-            )
-            given = {type(c): c for c in trainer.callbacks}  # type: ignore[attr-defined]
-            self.monitors = {type(m).__name__: given.get(type(m), m) for m in made}
-            self._own = [m for m in made if type(m) not in given]
-            for monitor in made:
-                monitor.warns = False
+            given = {type(callback): callback for callback in trainer.callbacks}  # type: ignore[attr-defined]
+            self.monitors = [given.get(type(monitor), monitor) for monitor in self._own]
+            self._own = [monitor for monitor in self._own if type(monitor) not in given]
         self._tell("setup", trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,7 +204,7 @@ class TrainingDoctor(Examining):
         """Judge the run: first steps that were fewer than asked for, what the monitors saw, the curves."""
         self._judge_first_steps(trainer)
         self._tell("on_train_end", trainer, pl_module)
-        seen = [f for m in self.monitors.values() for f in m.findings if f.status != "SKIP"]
+        seen = [f for m in self.monitors for f in m.findings if f.status != "SKIP"]
         self._add(trainer, [*seen, *curves(self._metrics.rows)], title="At the end")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

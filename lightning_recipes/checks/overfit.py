@@ -113,6 +113,8 @@ def overfit(attempts: Attempts, suspects: Sequence[str] = ()) -> Finding:
     if adam is not None:
         evidence["adam"] = _numbers(adam)
     evidence["swaps"] = {name: _numbers(result) for name, result in attempts.swaps.items()}
+    if own.error:
+        return Finding(CHECK, "SKIP", f"The step raises {own.said()}.", evidence)
     if own.passed:
         return Finding(CHECK, "PASS", f"{some} are learned by heart: {own.said()}.", evidence)
     repairs = [name for name, result in attempts.swaps.items() if result.passed]

@@ -103,7 +103,7 @@ def given(examination: Examination) -> Iterator[Finding]:
         rows = call.logits
         judged.append(logits(rows, name=call.name, made_by=call.made_by, by_model=direct))
         if call.gradient is not None:
-            gradient = rows_of(call.gradient) / examination.trials.loss_scale()
+            gradient = rows_of(call.gradient)
             ignored = call.options.get("ignore_index", -100)
             usable = labels if labels is None or not bool((labels == ignored).any()) else None
             # with strong smoothing a right answer may already be too sure

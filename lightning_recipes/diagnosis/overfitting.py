@@ -70,9 +70,18 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
     """Whether a few samples can be learned by heart, and which one change makes it possible."""
     batch = few_samples(examination)
     size = size_of(batch)
-    own = _learned(_attempt(examination, batch, 0.6))
+    first = _attempt(examination, batch, 0.6)
+    own = _learned(first)
     if own.passed:
         yield overfit(Attempts(own, samples=size, note=examination.trials.note))
+        return
+    if first.floor is None:
+        said = f"The loss is no known function, and its least value not either: {own.said()}."
+        yield Finding("overfit", "SKIP", said)
+        return
+    if len(examination.trainer.optimizers) > 1:
+        said = f"Several optimizers may play against one another: {own.said()}."
+        yield Finding("overfit", "SKIP", said)
         return
     adam = _learned(_attempt(examination, batch, 0.7, optimizer="adam"))
     swaps = {}

@@ -74,6 +74,7 @@ def memorize(
             `frozen weights`.
     """
     attempt = Attempt()
+    first: list[LossCalls] = []
     if swap == "inputs":
         batch = with_inputs(batch, standardized)
 
@@ -86,20 +87,23 @@ def memorize(
         call = main_call(calls)
         if swap == "loss":
             output = standard_loss(call, given)
+        blended = call is not None and len(sharing(calls, call)) > 1
         loss = loss_of(output)
-        if loss is None and call is not None:
-            loss = call.value.mean()
+        if call is not None and swap != "loss" and call.name != "log_softmax" and not blended:
+            loss = call.value.mean()  # without penalties, whose least value nobody knows
         if loss is not None:
             attempt.losses.append(loss.detach())
         if number == 0:
-            attempt.floor = 0.0 if swap == "loss" else least_loss(calls)
-        if number % LOOK_EVERY == 0 and call is not None:
+            first.append(calls)
+        if number % LOOK_EVERY == 0 and call is not None and not blended:
             right = share_correct(call, given)
             if right is not None:
                 attempt.correct.append(right)
         return output
 
     def after(_: LightningModule, number: int) -> bool:
+        if number == 1:
+            attempt.floor = 0.0 if swap == "loss" else least_loss(first[0])
         return number % LOOK_EVERY == 1 and enough(attempt)
 
     outcome = trials.run(
@@ -121,6 +125,26 @@ def main_call(calls: LossCalls) -> LossCall | None:
     """Return the call that judges classes; without one, the first of any."""
     found = calls.classification() or calls.seen
     return found[0] if found else None
+
+
+def sharing(calls: LossCalls, call: LossCall) -> list[LossCall]:
+    """Return the calls with the same inputs: several of them blend their targets."""
+    return [other for other in calls.classification() if other.source == call.source]
+
+
+def blended_targets(call: LossCall) -> Tensor | None:
+    """Return the targets, (N, K), that all cross-entropies of the same logits have together.
+
+    From their gradient, as ∂L/∂z = (p − t)/N, whatever t is made of; None before the backward pass.
+
+    Args:
+        call: One of them; its gradient is that of all.
+    """
+    if call.gradient is None:
+        return None
+    logits = call.logits.double()
+    targets = logits.softmax(1) - len(logits) * rows_of(call.gradient).double()
+    return targets.clamp_min(0) / targets.clamp_min(0).sum(1, keepdim=True).clamp_min(1e-12)
 
 
 def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
@@ -159,7 +183,10 @@ def least_loss(calls: LossCalls) -> float | None:
     if call.name in ("cross_entropy", "log_softmax") and call.inputs.dim() > 1:
         classes = call.logits.shape[1]
         smoothing = float(call.options.get("label_smoothing") or 0.0)
-        if call.targets is not None and call.targets.is_floating_point():
+        blended = blended_targets(call) if len(sharing(calls, call)) > 1 else None
+        if blended is not None:
+            entropy = -(blended * blended.clamp_min(1e-12).log()).sum(1).mean()
+        elif call.targets is not None and call.targets.is_floating_point():
             t = rows_of(call.targets).double()
             t = t * (1 - smoothing) + smoothing / classes
             entropy = -(t * t.clamp_min(1e-12).log()).sum(1).mean()

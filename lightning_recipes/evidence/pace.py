@@ -16,7 +16,7 @@ from .gradients import depth_ratio
 from .loss_calls import LossCalls
 from .memorizing import main_call
 from .swaps import without_regularization
-from .trials import Trials, optimizers_of
+from .trials import Trials, loss_scale, optimizers_of
 
 
 @dataclass
@@ -67,7 +67,6 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
     """
     found = Pace()
     first_norms: dict[str, Tensor] = {}
-    scale = trials.loss_scale()
     state: dict[str, Any] = {}
 
     def prepare(module: LightningModule) -> None:
@@ -86,7 +85,7 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
             gradients = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}
             changes = {name: p.detach() - old[name] for name, p in named.items()}
             found.predicted.append(-sum(float((g * changes[n]).sum()) for n, g in gradients.items()))
-            raw = float(torch.stack(state["raw"]).sum().sqrt()) / scale if state["raw"] else 0.0
+            raw = float(torch.stack(state["raw"]).sum().sqrt()) / loss_scale(module) if state["raw"] else 0.0
             found.gradient_norm.append(raw)
             if raw > 0:
                 found.clip_coefficients.append(float(_norm(gradients.values())) / raw)
@@ -119,6 +118,7 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
 
     def step(_: LightningModule, own: Any, given: Any, __: int) -> Any:  # noqa: ANN401
         torch.manual_seed(0)
+        state["raw"] = []  # of a step that a gradient scaler left out
         with LossCalls() as calls:
             output = own(given)
         loss = loss_of(output)

@@ -114,11 +114,6 @@ class Trials:
         """Return the run's datamodule; None without one."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def loss_scale(self) -> float:
-        """Return by what a gradient scaler multiplies the loss; 1 without one."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return float(scaler.get_scale()) if scaler is not None and scaler.is_enabled() else 1.0
-
     def _run(
         self,
         batches: Sequence[Any],
@@ -139,8 +134,8 @@ class Trials:
             if prepare is not None:
                 prepare(module)
             real = self.trainer.num_training_batches
-            length = int(real) if 0 < real < inf else steps
-            trainer = self._trainer(ending, epochs=-(-steps // length) + 1)
+            length = max(int(real), steps) if 0 < real < inf else steps  # all within the first epoch
+            trainer = self._trainer(ending, scaled=optimizer != "held")
             trainer.datamodule = self.datamodule()  # type: ignore[attr-defined]  # a step may look it up
             try:
                 trainer.fit(module, Served(batches, length))
@@ -152,18 +147,22 @@ class Trials:
                 module.__dict__.update(_trial_step=None)
         return Outcome(module, ending.steps, error, self.note)
 
-    def _trainer(self, ending: Callback, epochs: int) -> Trainer:
+    def _trainer(self, ending: Callback, *, scaled: bool) -> Trainer:
         real = self.trainer
-        plugin = real.precision_plugin
+        plugin: Any = real.precision_plugin
+        if type(plugin) is not Precision:
+            plugin = copy.deepcopy(plugin)
+            if not scaled and getattr(plugin, "scaler", None) is not None:
+                plugin.scaler = None  # its first scale may well overflow, which says nothing
         device = real.strategy.root_device
         return Trainer(
             strategy=SingleDeviceStrategy(device=device),
             accelerator="cpu" if device.type == "cpu" else "gpu" if device.type == "cuda" else "auto",
             devices=1,
-            plugins=None if type(plugin) is Precision else [copy.deepcopy(plugin)],
+            plugins=None if type(plugin) is Precision else [plugin],
             gradient_clip_val=real.gradient_clip_val,
             gradient_clip_algorithm=real.gradient_clip_algorithm,
-            max_epochs=max(epochs, real.max_epochs or 0),
+            max_epochs=real.max_epochs if real.max_epochs and real.max_epochs > 0 else 1,
             limit_val_batches=0,
             num_sanity_val_steps=0,
             callbacks=[ending],
@@ -233,7 +232,7 @@ class _OnTrial(LightningModule):
 
     log = log_dict = print = _nothing
     prepare_data = setup = configure_model = on_fit_start = on_train_start = _nothing
-    on_train_epoch_end = on_train_end = on_fit_end = teardown = _nothing
+    on_train_epoch_start = on_train_epoch_end = on_train_end = on_fit_end = teardown = _nothing
 
     @property
     def logger(self) -> Any:  # noqa: ANN401
@@ -280,6 +279,12 @@ def _made(optimizers: list[Optimizer], kind: str, module: LightningModule) -> li
         if kind == "held":
             optimizer.step = _only_closure  # type: ignore[method-assign]
     return optimizers
+
+
+def loss_scale(module: LightningModule) -> float:
+    """Return by what a gradient scaler multiplies the loss of a copy that is on trial; 1 without one."""
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    return float(scaler.get_scale()) if scaler is not None and scaler.is_enabled() else 1.0
 
 
 def optimizers_of(module: LightningModule) -> list[Optimizer]:

@@ -77,6 +77,16 @@ CASES = {
             ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
         ],
     ),
+    "InitialLossCheck": Case(
+        options={"seconds": 5.0},
+        other={"strict": True},
+        wrong=[
+            (
+                {"seconds": 0.0},
+                "`seconds` must be above 0, got 0.0. To examine nothing, leave the callback out",
+            ),
+        ],
+    ),
     "LearningCurves": Case(
         other={"name": "second"},
         follows_training=True,
@@ -85,6 +95,21 @@ CASES = {
             ({"name": ""}, "file's name without folders, got ''"),
             ({"mode": "least"}, "`min` or `max`, got 'least'"),
         ],
+    ),
+    "OverfitBatchCheck": Case(
+        options={"seconds": 60.0},
+        other={"strict": True},
+        wrong=[({"seconds": -1.0}, "`seconds` must be above 0, got -1.0")],
+    ),
+    "TrainingDoctor": Case(
+        options={"seconds": 60.0, "steps": 3, "every_n_steps": 2, "table": False},
+        other={"strict": True, "steps": 4},
+        wrong=[
+            ({"seconds": 0.0}, "`seconds` must be above 0, got 0.0"),
+            ({"steps": 0}, "`steps` must be at least 1, got 0"),
+            ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
+        ],
+        follows_training=True,
     ),
     "SnapshotEnsemble": Case(
         options={"cycles": 2, "lr_max": 1.0},
