@@ -128,9 +128,10 @@ def overfit(attempts: Attempts, suspects: Sequence[str] = ()) -> Finding:
     if own.cut_off or (adam is not None and adam.cut_off and adam.improving):
         said = f"There was no time to learn {some}: {own.said()}; give it more `seconds`."
         return Finding(CHECK, "SKIP", said, evidence)
-    learning = [r for r in (own, adam) if r is not None and r.improving and r.share < 0.9]
+    tried = (("", own), ("Adam at 1e-3: ", adam))
+    learning = [name + r.said() for name, r in tried if r is not None and r.improving and r.share < 0.9]
     if learning and not repairs:
-        said = f"{some} are being learned, slowly: {'; '.join(r.said() for r in learning)}."
+        said = f"{some} are being learned, slowly: {'; '.join(learning)}."
         return Finding(CHECK, "INFO", said, evidence, ("learning-rate-too-low", "vanishing-gradients"))
     said = f"{some} cannot be learned by heart: {own.said()}"
     if adam is not None:

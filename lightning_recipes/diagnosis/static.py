@@ -51,7 +51,7 @@ def schedules(examination: Examination) -> Iterator[Finding]:
     """The learning rate over the whole run."""
     rates = simulated_rates(examination.trainer)
     if isinstance(rates, str):
-        yield Finding("schedule", "SKIP", f"The schedule cannot be simulated: {rates}.")
+        yield Finding("schedule", "SKIP", f"The schedule is not simulated: {rates}.")
         return
     yield schedule(rates)
 
