@@ -239,7 +239,7 @@ class ActivationMonitor(Callback):
             mark = finding.check, finding.status
             if self.warns and finding.status in ("FAIL", "WARN") and mark not in self._warned:
                 self._warned.add(mark)
-                rank_zero_warn(f"{finding.check}, step {step}: {finding.message}. {finding.advice}")
+                rank_zero_warn(f"{finding.check}, step {step}: {finding.message} {finding.advice}")
 
     def _scalars(self, layers: list[LayerActivations]) -> dict[str, float]:
         values = {

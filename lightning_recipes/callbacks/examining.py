@@ -72,7 +72,11 @@ class Examining(Callback):
         trainer.callbacks = sorted(trainer.callbacks, key=lambda c: not isinstance(c, Examining))  # type: ignore[attr-defined]
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401 - batches have any form
+        batch_idx: int,
     ) -> None:
         """Examine the run, once, when all is set up and nothing has been trained."""
         if self._examined:

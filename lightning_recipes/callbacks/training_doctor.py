@@ -37,14 +37,15 @@ Monitor = UpdateRatioMonitor | GradientMonitor | ActivationMonitor
 class TrainingDoctor(Examining):
     """Say what is wrong with a run, with evidence and what to do, as early as it can be said.
 
-    Before the first step, on copies: data, loss, gradients, parameters, optimizer, schedule, learning rate, and
-    whether a few samples can be learned by heart. Over the first steps of the run itself: whether the loss
-    falls, gradients are cleared, running statistics fit. While it runs, every so many steps: updates,
+    Before the first step, on copies: data, loss, gradients, parameters, optimizer, schedule, learning rate,
+    and whether a few samples can be learned by heart. Over the first steps of the run itself: whether the
+    loss falls, gradients are cleared, running statistics fit. While it runs, every so many steps: updates,
     gradients and activations, by `UpdateRatioMonitor`, `GradientMonitor` and `ActivationMonitor` (those
     in the list of callbacks, else its own). At the end: the shapes of the learning curves.
 
-    A table is printed when there is something to say, and `findings.json` is written at the end of the fit, also
-    after an exception or Ctrl-C. What a check could not do it says, as SKIP with the reason.
+    A table is printed after the examination, and later whenever something is wrong; `findings.json` is
+    written at the end of the fit, also after an exception or Ctrl-C. What a check could not do it says, as
+    SKIP with the reason.
 
     Args:
         seconds: That the examination before the first step may take.
@@ -56,8 +57,8 @@ class TrainingDoctor(Examining):
             (`trainer.log_dir` or `default_root_dir`).
 
     Raises:
-        UserError: `seconds` is not above 0, `steps` or `every_n_steps` is below 1; with `strict`, something is
-            wrong.
+        UserError: `seconds` is not above 0, `steps` or `every_n_steps` is below 1; with `strict`, something
+            is wrong.
 
     >>> TrainingDoctor(seconds=20).findings
     []

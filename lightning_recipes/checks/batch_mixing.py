@@ -6,11 +6,20 @@ from torch import Tensor
 
 from .finding import Finding
 
+CHECK = "batch mixing"
 FLOAT32, FLOAT64 = 1e-4, 1e-9  # relative; in float64 rounding is at 1e-13
 
 
 def moved_rows(before: Tensor, after: Tensor, index: int) -> float:
     """Return the largest relative change of a row other than `index`.
+
+    Args:
+        before: Outputs of a batch, (N, D).
+        after: The same with another sample at `index`, (N, D).
+        index: Of the sample that was exchanged, whose own row may change.
+
+    Returns:
+        The largest absolute change over the mean absolute value of `before`.
 
     >>> import torch
     >>> moved_rows(torch.ones(3, 2), torch.ones(3, 2) + torch.eye(3, 2), 0)
@@ -32,9 +41,8 @@ def batch_mixing(single: float, double: float | None) -> Finding:
     >>> batch_mixing(0.3, 0.3).causes
     ('batch-mixing',)
     """
-    check = "batch mixing"
     evidence = {"moved_float32": single, "moved_float64": double}
     if single <= FLOAT32 or double is None or double <= FLOAT64:
-        return Finding(check, "PASS", "no sample changes another one's output", evidence)
-    said = f"exchanging one sample changes the others' outputs by {double:.2g}, expected 0"
-    return Finding(check, "FAIL", said, evidence, ("batch-mixing",))
+        return Finding(CHECK, "PASS", "No sample changes another one's output.", evidence)
+    said = f"Exchanging one sample changes the others' outputs by {double:.2g}; expected 0."
+    return Finding(CHECK, "FAIL", said, evidence, ("batch-mixing",))

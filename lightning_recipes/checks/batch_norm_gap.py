@@ -26,20 +26,20 @@ def batch_norm_gap(evaluated: Sequence[float], batch_wise: Sequence[float], *, s
     ('batch-norm-statistics',)
     """
     if len(evaluated) < 2:
-        return Finding(CHECK, "SKIP", "needs two batches")
+        return Finding(CHECK, "SKIP", "Fewer than two batches were seen.")
     if not all(map(isfinite, [*evaluated, *batch_wise])):
-        return Finding(CHECK, "SKIP", "the loss is not finite")
+        return Finding(CHECK, "SKIP", "The loss is not finite.")
     differences = [e - b for e, b in zip(evaluated, batch_wise, strict=True)]
     deviation = max(stdev(differences), 1e-9)
     z = mean(differences) / deviation * len(differences) ** 0.5
     ratio = mean(evaluated) / max(mean(batch_wise), 1e-12)
     evidence = {"evaluated": mean(evaluated), "batch_wise": mean(batch_wise), "z": z, "steps": steps}
-    said = f"loss {mean(evaluated):.3g} with running statistics, {mean(batch_wise):.3g} with the batch's own"
+    said = f"The loss is {mean(evaluated):.3g} with running statistics"
+    said += f", {mean(batch_wise):.3g} with the batch's own"
     # far below any meaning a ratio says nothing: 3e-4 against 1e-4
     if ratio > FACTOR and z > Z_LIMIT and mean(differences) > 0.2:
         if steps < 100:
-            return Finding(
-                CHECK, "INFO", said + f", after {steps} steps only", evidence, ("batch-norm-statistics",)
-            )
-        return Finding(CHECK, "WARN", said, evidence, ("batch-norm-statistics",))
-    return Finding(CHECK, "PASS", said, evidence)
+            few = f"{said}, after {steps} steps only."
+            return Finding(CHECK, "INFO", few, evidence, ("batch-norm-statistics",))
+        return Finding(CHECK, "WARN", f"{said}; expected alike.", evidence, ("batch-norm-statistics",))
+    return Finding(CHECK, "PASS", f"{said}.", evidence)

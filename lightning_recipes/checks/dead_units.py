@@ -7,10 +7,10 @@ from math import sqrt
 
 from .finding import Finding
 
+CHECK = "dead units"
 SAMPLES = 512
-_NAME = "dead units"
-_FAIL, _WARN = 0.95, 0.5
-_DEVIATIONS = 4  # a layer of a few units may have more than half of them dead by chance
+FAIL_FROM, WARN_FROM = 0.95, 0.5  # of a layer's units
+DEVIATIONS = 4  # a layer of a few units may have more than half of them dead by chance
 
 
 def dead_units(dead: Mapping[str, Sequence[float]], *, units: Mapping[str, int], samples: int) -> Finding:
@@ -34,46 +34,45 @@ def dead_units(dead: Mapping[str, Sequence[float]], *, units: Mapping[str, int],
     'FAIL'
     """
     if not any(dead.values()):
-        return Finding(_NAME, "SKIP", "no layer whose units can die, or none observed yet")
+        return Finding(CHECK, "SKIP", "There is no layer whose units can die, or none was observed yet.")
     if samples < SAMPLES:
-        return Finding(
-            _NAME, "SKIP", f"observed on {samples} samples; {SAMPLES} are needed", {"samples": samples}
-        )
+        said = f"Only {samples} samples were observed; {SAMPLES} are needed."
+        return Finding(CHECK, "SKIP", said, {"samples": samples})
     last = {name: values[-1] for name, values in dead.items() if values}
     worst = max(last, key=lambda name: last[name])
     evidence = {"samples": samples, "layers": len(last), "dead": dict(last), "worst": worst}
     share = f"{last[worst]:.0%} of the {units[worst]} units of `{worst}`"
-    failed = [name for name, values in dead.items() if len(values) > 1 and min(values[-2:]) >= _FAIL]
+    failed = [name for name, values in dead.items() if len(values) > 1 and min(values[-2:]) >= FAIL_FROM]
     if failed:
         worst = max(failed, key=lambda name: last[name])
         return Finding(
-            _NAME,
+            CHECK,
             "FAIL",
             f"{last[worst]:.0%} of the {units[worst]} units of `{worst}` were zero on all of {samples} "
             f"samples in two observations, as in {len(failed)} of {len(last)} layers; expected below "
-            f"{_WARN:.0%}",
+            f"{WARN_FROM:.0%}.",
             evidence,
             _causes(last),
         )
     if any(last[name] >= _bound(units[name]) for name in last):
         worst = max(last, key=lambda name: last[name] - _bound(units[name]))
         return Finding(
-            _NAME,
+            CHECK,
             "WARN",
             f"{last[worst]:.0%} of the {units[worst]} units of `{worst}` were zero on all of {samples} "
-            f"samples; expected below {_bound(units[worst]):.0%}",
+            f"samples; expected below {_bound(units[worst]):.0%}.",
             evidence,
             _causes(last),
         )
-    return Finding(_NAME, "PASS", f"at most {share} were zero on all of {samples} samples", evidence)
+    return Finding(CHECK, "PASS", f"At most {share} were zero on all of {samples} samples.", evidence)
 
 
 def _bound(units: int) -> float:
-    return min(_WARN + _DEVIATIONS * sqrt(0.25 / units), 1.0)
+    return min(WARN_FROM + DEVIATIONS * sqrt(0.25 / units), 1.0)
 
 
 def _causes(dead: Mapping[str, float]) -> tuple[str, ...]:
     """Dead everywhere from the first layer on: the step was too long. Else a bias, or the input."""
     first = next(iter(dead.values()))
     causes = ("dead-relu", "learning-rate-too-high", "initialization-too-large")
-    return (*causes, "input-scale") if first >= _WARN else causes
+    return (*causes, "input-scale") if first >= WARN_FROM else causes

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from .finding import Finding
 
-CHECK = "label dependence"
-TRAINING = "input dependence"
+CHECK_LABELS = "label dependence"
+CHECK_TRAINING = "input dependence"
 ALPHA = 1e-3
 SEEN = 1e-2  # p below which a gap may well be there, though not shown
-NEIGHBOURS = (
-    5  # digits and Fashion-MNIST, n = 128, 256 and 512: p was the least possible in 20 of 20 draws each
-)
+# digits and Fashion-MNIST, n = 128, 256 and 512: p was the least possible in 20 of 20 draws each
+NEIGHBOURS = 5
 MOST = 1024
 SIDE = 16
 
@@ -43,9 +42,10 @@ def label_dependence(inputs: Tensor, targets: Tensor, *, permutations: int = 200
     keep = _first_of_each(features)
     features, labels = features[keep], targets.detach().cpu().flatten()[:MOST][keep]
     if len(labels) < 64 or not bool(features.isfinite().all()):
-        return Finding(CHECK, "SKIP", f"{len(labels)} distinct finite samples are too few: 64 are needed.")
+        few = f"{len(labels)} distinct finite samples are too few: 64 are needed."
+        return Finding(CHECK_LABELS, "SKIP", few)
     if len(torch.unique(labels)) < 2:
-        return Finding(CHECK, "SKIP", "Only one label was seen.")
+        return Finding(CHECK_LABELS, "SKIP", "Only one label was seen.")
     neighbours = _neighbours(features)  # (N, 5)
 
     def agreement(labels: Tensor) -> float:
@@ -61,9 +61,9 @@ def label_dependence(inputs: Tensor, targets: Tensor, *, permutations: int = 200
     evidence = {"samples": len(labels), "agreement": observed, "chance": expected, "p": p}
     measured = f"{observed:.0%} of nearest neighbours share the label, by chance {expected:.0%} (p = {p:.2g})"
     if p < ALPHA:
-        return Finding(CHECK, "PASS", f"{measured}.", evidence)
+        return Finding(CHECK_LABELS, "PASS", f"{measured}.", evidence)
     message = f"{measured}: no dependence found by this simple test."
-    return Finding(CHECK, "INFO", message, evidence, ("labels-misaligned",))
+    return Finding(CHECK_LABELS, "INFO", message, evidence, ("labels-misaligned",))
 
 
 def dependence_of_training(
@@ -87,7 +87,7 @@ def dependence_of_training(
 
     gaps = torch.tensor(permuted, dtype=torch.double) - torch.tensor(real, dtype=torch.double)
     if len(gaps) < 3 or not bool(gaps.isfinite().all()):
-        return Finding(TRAINING, "SKIP", "Fewer than three pairs of finite losses.")
+        return Finding(CHECK_TRAINING, "SKIP", "There are fewer than three pairs of finite losses.")
     loss = float(torch.tensor(permuted, dtype=torch.double).abs().mean())
     gap, error = float(gaps.mean()), float(gaps.std()) / len(gaps) ** 0.5
     same = float(gaps.abs().max()) <= 1e-9 * max(loss, 1e-12)
@@ -97,18 +97,18 @@ def dependence_of_training(
     evidence = {"gap": gap, "gap_at_most": most, "loss": loss, "p": p, "seeds": len(gaps)}
     measured = f"Permuted inputs raise the held-out loss by {gap:.3g} of {loss:.3g} (p = {p:.2g})"
     if p < ALPHA:
-        return Finding(TRAINING, "PASS", f"{measured}.", evidence)
+        return Finding(CHECK_TRAINING, "PASS", f"{measured}.", evidence)
     causes = ("labels-misaligned", "input-ignored") if learned else ("input-ignored", "labels-misaligned")
     if same:
         message = f"{measured}: the inputs make no difference at all."
-        return Finding(TRAINING, "FAIL", message, evidence, ("input-ignored", "learning-rate-too-low"))
+        return Finding(CHECK_TRAINING, "FAIL", message, evidence, ("input-ignored", "learning-rate-too-low"))
     if most < 0.02 * loss:
         message = f"{measured}, at most by {max(most, 0.0):.3g}; the inputs should lower it."
-        return Finding(TRAINING, "FAIL" if learned else "WARN", message, evidence, causes)
+        return Finding(CHECK_TRAINING, "FAIL" if learned else "WARN", message, evidence, causes)
     if learned and p > SEEN:
         message = f"{measured}, though the training loss falls; the inputs should lower it."
-        return Finding(TRAINING, "WARN", message, evidence, causes)
-    return Finding(TRAINING, "INFO", f"{measured}: too little to tell.", evidence, causes)
+        return Finding(CHECK_TRAINING, "WARN", message, evidence, causes)
+    return Finding(CHECK_TRAINING, "INFO", f"{measured}: too little to tell.", evidence, causes)
 
 
 def _features(inputs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Finding:
         check: Name of the check.
         status: FAIL for exact or calibrated tests only, WARN and INFO for magnitudes, SKIP when it could not
             run.
-        message: What was measured, and what was expected.
+        message: What was measured, and what was expected: a sentence, with a full stop.
         evidence: The numbers, as plain data.
         causes: Slugs of `CAUSES`, likeliest first.
         advice: What to change; by default what `CAUSES` says of the likeliest.
@@ -29,7 +29,7 @@ class Finding:
     Raises:
         ValueError: A cause is not in the vocabulary, or the status not one of the five.
 
-    >>> finding = Finding("input scale", "WARN", "mean 33, standard deviation 78", causes=("raw-pixels",))
+    >>> finding = Finding("input scale", "WARN", "Mean 33, expected 0.", causes=("raw-pixels",))
     >>> finding.advice
     "Scale the pixels: `normalize='channel_mean_std'`, or divide by 255 and standardise."
     """

@@ -8,6 +8,7 @@ from statistics import median
 
 from .finding import Finding
 
+CHECK_FINITE, CHECK_VANISHING, CHECK_CLIPPING = "finite gradients", "vanishing gradients", "clipping"
 VANISHED = 1e-5  # ‖g‖ / ‖W‖ of the first third of the layers over that of the last
 STILL = 1e-6  # ‖Δw‖ / ‖w‖ of the first third
 LASTING = 20  # steps
@@ -41,9 +42,8 @@ def check_finite_gradients(
     >>> finding.status, finding.evidence["layer"]
     ('FAIL', 'b')
     """
-    check = "finite gradients"
     if not count:
-        return Finding(check, "PASS", "The gradients of all steps were finite.", {"steps": 0})
+        return Finding(CHECK_FINITE, "PASS", "The gradients of all steps were finite.", {"steps": 0})
     layer = layers[0] if layers else ""
     from_loss = bool(layer) and layer == last
     evidence = {"steps": count, "first_step": first_step, "layer": layer, "layers": list(layers)}
@@ -54,9 +54,9 @@ def check_finite_gradients(
         early = first_step is not None and first_step <= 1
         input_or_rate = ("non-finite-input", "learning-rate-too-high")
         causes = input_or_rate if early else input_or_rate[::-1]
-        return Finding(check, "FAIL", said, evidence, (*causes, "mixed-precision-overflow"))
+        return Finding(CHECK_FINITE, "FAIL", said, evidence, (*causes, "mixed-precision-overflow"))
     said += f"they arose in {layer}, behind which they were finite."
-    return Finding(check, "FAIL", said, evidence, ("exploding-gradients", "mixed-precision-overflow"))
+    return Finding(CHECK_FINITE, "FAIL", said, evidence, ("exploding-gradients", "mixed-precision-overflow"))
 
 
 def check_vanishing(steps: Sequence[int], ratios: Sequence[float], updates: Sequence[float]) -> Finding:
@@ -77,10 +77,9 @@ def check_vanishing(steps: Sequence[int], ratios: Sequence[float], updates: Sequ
     >>> check_vanishing([10, 20, 30], [0.5] * 3, [1e-3] * 3).status
     'PASS'
     """
-    check = "vanishing gradients"
     known = [line for line in zip(steps, ratios, updates, strict=True) if line[1] == line[1]]
     if not known:
-        return Finding(check, "SKIP", "Fewer than three layers had gradients to compare.")
+        return Finding(CHECK_VANISHING, "SKIP", "Fewer than three layers had gradients to compare.")
     typical = median(ratio for _, ratio, _ in known)
     evidence = {"depth_ratio": typical, "update_of_first_third": median(update for *_, update in known)}
     said = (
@@ -94,11 +93,11 @@ def check_vanishing(steps: Sequence[int], ratios: Sequence[float], updates: Sequ
     causes = ("vanishing-gradients", "saturating-activation", "initialization-too-small")
     if both is not None:
         said += f", and from step {both[0]} to {both[1]} its weights moved by less than {STILL:.0e} a step."
-        return Finding(check, "WARN", said, {**evidence, "from": both[0], "to": both[1]}, causes)
+        return Finding(CHECK_VANISHING, "WARN", said, {**evidence, "from": both[0], "to": both[1]}, causes)
     if small is not None:
         said += f", from step {small[0]} to {small[1]}; its weights do move."
-        return Finding(check, "INFO", said, evidence, causes[:1])
-    return Finding(check, "PASS", f"{said}.", evidence)
+        return Finding(CHECK_VANISHING, "INFO", said, evidence, causes[:1])
+    return Finding(CHECK_VANISHING, "PASS", f"{said}.", evidence)
 
 
 def _longest(steps: Sequence[int], holds: Sequence[bool]) -> tuple[int, int] | None:
@@ -135,10 +134,9 @@ def check_clipping(
     >>> check_clipping([10, 60, 110], [1e-3] * 3, [0.1] * 3).causes
     ('gradient-clipping-too-strong',)
     """
-    check = "clipping"
     known = [line for line in zip(steps, coefficients, rates, strict=True) if isfinite(line[1])]
     if not known:
-        return Finding(check, "SKIP", "The norm before clipping is not known.")
+        return Finding(CHECK_CLIPPING, "SKIP", "The norm before clipping is not known.")
     highest = max((rate for *_, rate in known if isfinite(rate)), default=0.0)
     start = next((number for number, line in enumerate(known) if line[2] >= highest), 0)
     warmed = known[start:]
@@ -146,12 +144,12 @@ def check_clipping(
     clipped = sum(coefficient < 1 - 1e-4 for _, coefficient, _ in warmed) / len(warmed)
     evidence = {"coefficient": typical, "clipped": clipped, "steps": len(warmed)}
     if not clipped:
-        return Finding(check, "PASS", "No gradient was clipped.", evidence)
+        return Finding(CHECK_CLIPPING, "PASS", "No gradient was clipped.", evidence)
     said = f"Clipping leaves {typical:.1e} of the gradients' norm (median)"
     said += f"; it acts on {clipped:.0%} of the steps"
     if typical >= limit:
-        return Finding(check, "PASS", f"{said}.", evidence)
+        return Finding(CHECK_CLIPPING, "PASS", f"{said}.", evidence)
     if warmed[-1][0] - warmed[0][0] < fewest:
-        return Finding(check, "INFO", f"{said}, of too few to judge.", evidence)
+        return Finding(CHECK_CLIPPING, "INFO", f"{said}, of too few to judge.", evidence)
     said += ": it, and not the loss, sets how far a step goes."
-    return Finding(check, "WARN", said, evidence, ("gradient-clipping-too-strong",))
+    return Finding(CHECK_CLIPPING, "WARN", said, evidence, ("gradient-clipping-too-strong",))

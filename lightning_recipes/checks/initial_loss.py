@@ -1,4 +1,4 @@
-"""The loss before the first step: as large as it must be, and no larger for the right labels than for others."""
+"""The loss before the first step: its size, and whether it knows the labels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from torch import Tensor
 
 from .finding import Finding
 
+CHECK = "initial loss"
+CHECK_INDEPENDENCE = "label independence"
 Z_LIMIT = 5.0
 FAIL_FACTOR, INFO_FACTOR = 10.0, 3.0  # healthy: 0.99 to 1.57 times log K, one timm model 3.3
 
 
 def expected_loss(name: str, num_classes: int) -> float | None:
     """Return the loss of a model that knows nothing: log K, log 2 for two-way, K − 1 for the hinge.
+
+    Args:
+        name: Of the loss function, as torch calls it.
+        num_classes: K.
+
+    Returns:
+        The mean over samples, in nats; None where nothing can be expected. The hinge is divided by K, as in
+        torch.
 
     >>> round(expected_loss("cross_entropy", 10), 3), expected_loss("multi_margin_loss", 10)
     (2.303, 0.9)
@@ -56,39 +66,41 @@ def initial_loss(
     >>> initial_loss(60.0, name="cross_entropy", num_classes=10).causes[0]
     'initialization-too-large'
     """
-    check = "initial loss"
     expected = expected_loss(name, num_classes)
     if not isfinite(value):
         return Finding(
-            check,
+            CHECK,
             "FAIL",
-            f"the loss is {value} before the first step",
+            f"The loss is {value} before the first step; expected a finite one.",
             {"loss": str(value)},
             ("non-finite-input", "initialization-too-large", "mixed-precision-overflow"),
         )
     if expected is None:
-        return Finding(check, "SKIP", f"`{name}` has no value that could be expected")
+        return Finding(CHECK, "SKIP", f"`{name}` has no value that could be expected.")
     if reduction == "sum":
         expected *= rows
     evidence = {"loss": value, "expected": expected, "logit_variance": spread, "num_classes": num_classes}
-    said = f"the loss is {value:.4g}, {value / expected:.2f} times the {expected:.4g} of a model that knows nothing"
+    said = (
+        f"The loss is {value:.4g}, {value / expected:.2f} times the {expected:.4g} of a model that knows "
+        "nothing"
+    )
     if trained and value < expected:
-        return Finding(check, "PASS", said + "; the weights are trained", evidence)
+        return Finding(CHECK, "PASS", f"{said}; the weights are trained.", evidence)
     if value > FAIL_FACTOR * expected and not trained:
         causes = ("initialization-too-large", "raw-pixels", "sum-reduction", "wrong-loss")
-        return Finding(check, "FAIL", said, evidence, causes)
+        return Finding(CHECK, "FAIL", f"{said}.", evidence, causes)
     if value > INFO_FACTOR * expected:
-        return Finding(check, "INFO", said, evidence, ("initialization-too-large", "input-scale"))
-    return Finding(check, "PASS", said, evidence)
+        return Finding(CHECK, "INFO", f"{said}.", evidence, ("initialization-too-large", "input-scale"))
+    return Finding(CHECK, "PASS", f"{said}.", evidence)
 
 
 def label_independence(logits: Tensor, targets: Tensor, *, trained: bool = False) -> Finding:
     r"""Ask whether fresh logits fit their own labels as they fit any others.
 
-    Over the samples, T = (L₀ − L_ind)/σ with Z_ij = z_i[y_j] double-centred to d and σ² = Σd²/((n−1)n²). As images
-    of one class resemble one another, so do their logits, and T alone runs high with many samples; so the
-    classes are permuted as well: under fresh rows of the head each renaming of the classes is equally likely.
-    Both must be beyond 5.
+    Over the samples, T = (L₀ − L_ind)/σ with Z_ij = z_i[y_j] double-centred to d and σ² = Σd²/((n−1)n²).
+    As images of one class resemble one another, so do their logits, and T alone runs high with many samples;
+    so the classes are permuted as well: under fresh rows of the head each renaming of the classes is equally
+    likely. Both must be beyond 5.
 
     Args:
         logits: (N, K), at the first step.
@@ -102,27 +114,26 @@ def label_independence(logits: Tensor, targets: Tensor, *, trained: bool = False
     >>> label_independence(logits + 3 * torch.eye(10)[targets], targets).status
     'FAIL'
     """
-    check = "label independence"
     rows, classes = logits.shape
     if rows < 64 or bool((targets == targets[0]).all()):
-        return Finding(check, "SKIP", f"needs 64 samples and two classes, got {rows} samples")
+        few = f"Needed are 64 samples and two classes, got {rows} samples."
+        return Finding(CHECK_INDEPENDENCE, "SKIP", few)
     z = logits.double()
     samples = _z_score(z[:, targets])
     by_class = torch.stack([z[targets == k].sum(0) for k in range(classes)]) / rows  # (K, K)
     renamed = _z_score(by_class)
     evidence = {"z_samples": samples, "z_classes": renamed, "n": rows, "num_classes": classes}
     if min(abs(samples), abs(renamed)) <= Z_LIMIT or samples * renamed < 0:
-        return Finding(check, "PASS", "the first logits do not know the labels", evidence)
-    said = f"the first logits fit their labels {samples:+.1f} standard deviations better than others"
+        return Finding(CHECK_INDEPENDENCE, "PASS", "The first logits do not know the labels.", evidence)
+    said = f"The first logits fit their labels {samples:+.1f} standard deviations better than others"
     if trained:
-        return Finding(check, "PASS", said + "; the weights are trained", evidence)
-    return Finding(
-        check, "FAIL", said + ", expected within 5: the labels leak into them", evidence, ("label-leak",)
-    )
+        return Finding(CHECK_INDEPENDENCE, "PASS", f"{said}; the weights are trained.", evidence)
+    said += f"; expected within {Z_LIMIT:g}: the labels leak into them."
+    return Finding(CHECK_INDEPENDENCE, "FAIL", said, evidence, ("label-leak",))
 
 
 def _z_score(matrix: Tensor) -> float:
-    """Return by how many standard deviations the trace exceeds its mean over all permutations of the columns."""
+    """Return the standard deviations by which the trace exceeds its mean over permutations of columns."""
     n = len(matrix)
     d = matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean()
     deviation = (d.square().sum() / (n - 1)).sqrt()

@@ -99,12 +99,8 @@ def _scale(
     channels = values.transpose(0, 1).flatten(1) if values.ndim == 4 else values.flatten()[None]  # (C, B·H·W)
     low, high = channels.amin(1), channels.amax(1)  # (C,)
     mean, std = channels.mean(1), channels.std(1)
-    least, most, spread, centre = (
-        float(low.min()),
-        float(high.max()),
-        float(values.std()),
-        float(values.mean()),
-    )
+    least, most = float(low.min()), float(high.max())
+    spread, centre = float(values.std()), float(values.mean())
     evidence = {"min": least, "max": most, "mean": centre, "std": spread}
     measured = f"Range {least:.3g} to {most:.3g}, mean {centre:.3g}, standard deviation {spread:.3g} {where}"
     wanted = "expected about mean 0 and standard deviation 1"
@@ -114,13 +110,11 @@ def _scale(
 
     if not images:
         if most > 50 and spread > 20:
-            return finding(
-                "INFO", f"{measured}; {wanted}, which tables of features may do without.", "input-scale"
-            )
+            message = f"{measured}; {wanted}, which tables of features may do without."
+            return finding("INFO", message, "input-scale")
         return finding("PASS", f"{measured}.")
-    if (
-        most > 50 and spread > 20
-    ):  # raw digits, MNIST and Fashion-MNIST: std 78–98; the darkest photos about 25
+    # Raw digits, MNIST and Fashion-MNIST: standard deviation 78–98; the darkest photos about 25.
+    if most > 50 and spread > 20:
         return finding("WARN", f"{measured}: pixels as raw bytes; {wanted}.", "raw-pixels")
     pairs = [*USUAL.values()]
     if expected_mean is not None and expected_std is not None:

@@ -26,7 +26,8 @@ def label_smoothing(value: float | Tensor) -> Finding:
     """
     if isinstance(value, Tensor) and value.ndim == 2:
         if len(value) < 16 or value.shape[1] < 2 or not value.is_floating_point():
-            return Finding(CHECK, "SKIP", "Fewer than 16 rows of probabilities, or fewer than two classes.")
+            few = "There are fewer than 16 rows of probabilities, or fewer than two classes."
+            return Finding(CHECK, "SKIP", few)
         if bool((value.detach().sum(1) - 1).abs().max() > 1e-2):
             return Finding(CHECK, "SKIP", "The targets are not probabilities of one class.")
         smoothing = float(value.detach().min()) * value.shape[1]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-_SATURATED, _DEAD = 0.4, 0.5  # as in `saturation` and `dead_units`
+SATURATED, DEAD = 0.4, 0.5  # as in `saturation` and `dead_units`
 # A layer's standard deviation over the first one's. The lecture's sixth layer: ReLU with Xavier .17, tanh
 # with 0.01·N .10, Kaiming .98. Of 21 untrained architectures of timm and torchvision, those with
 # normalisation lie within .32 to 3.0 (the last layer of mobilenet_v3_small at .09); without it AlexNet falls
 # to .03, VGG to .17, and SqueezeNet rises to 4.0.
-_SHRUNK, _GROWN = 0.2, 10.0
+SHRUNK, GROWN = 0.2, 10.0
 
 
 def layer_word(
@@ -28,11 +28,11 @@ def layer_word(
         return "not finite"
     if std == 0:
         return "constant"
-    if dead is not None and dead > _DEAD:
+    if dead is not None and dead > DEAD:
         return "dead"
-    if saturated is not None and saturated > _SATURATED:
+    if saturated is not None and saturated > SATURATED:
         return "saturated"
     ratio = std / first_std if first_std > 0 else 1.0
-    if ratio < _SHRUNK:
+    if ratio < SHRUNK:
         return "shrinks"
-    return "grows" if ratio > _GROWN else "ok"
+    return "grows" if ratio > GROWN else "ok"

@@ -16,7 +16,7 @@ SUMMED = 0.5  # of a sum's: a mean over 32 rows has 0.03, one that is weighed te
 def logit_gradient(
     gradient: Tensor, inputs: Tensor, targets: Tensor | None, *, name: str, mixed: bool = False
 ) -> Finding:
-    r"""Check :math:`\partial L/\partial z`: below 0 at the right class, 0 in sum, and 1/N of what a sum gives.
+    r"""Check :math:`\partial L/\partial z`: below 0 at the right class, 0 in sum, 1/N of what a sum gives.
 
     Args:
         gradient: (N, K), of the loss that the step returned by what the loss function was given.
@@ -36,12 +36,13 @@ def logit_gradient(
     """
     g = gradient.double()
     if not bool(g.isfinite().all()):
-        return Finding(CHECK, "FAIL", "not finite", {}, ("non-finite-input", "mixed-precision-overflow"))
+        causes = ("non-finite-input", "mixed-precision-overflow")
+        return Finding(CHECK, "FAIL", "The gradient at the logits is not finite.", {}, causes)
     sizes = g.abs().sum(1)  # (N,)
     used = sizes > 0
     rows = int(used.sum())
     if rows == 0:
-        said = "zero in every row: the loss that the step returned does not depend on the logits"
+        said = "The gradient is zero in every row: the loss of the step does not depend on the logits."
         return Finding(CHECK, "FAIL", said, {"rows": len(g)}, ("loss-detached", "wrong-loss"))
     g, sizes = g[used], sizes[used]
     imbalance = float((g.sum(1).abs() / sizes).max())
@@ -55,19 +56,23 @@ def logit_gradient(
         falling = float((at[doubtful] < 0).double().mean())
         evidence["right_sign"] = falling
         if falling < 1 - RIGHT_SIGN:
-            said = "positive at the right class: each step makes it less likely"
+            said = "The gradient is positive at the right class: each step makes it less likely."
             return Finding(CHECK, "FAIL", said, evidence, ("loss-sign-flipped",))
         if falling < RIGHT_SIGN:
-            said = f"below 0 at the right class for {falling:.0%} of the samples, expected for all"
+            said = f"The gradient is below 0 at the right class for {falling:.0%} of the samples"
+            said += "; expected for all."
             return Finding(CHECK, "FAIL", said, evidence, ("labels-misaligned", "wrong-loss"))
     tolerance = ZERO_SUM if gradient.dtype in (torch.float32, torch.float64) else HALF_ZERO_SUM
     if name in ("cross_entropy", "log_softmax") and imbalance > tolerance and not mixed:
-        said = f"sums to {imbalance:.2g} of its size over the classes, expected 0"
+        said = f"The gradient sums to {imbalance:.2g} of its size over the classes; expected 0."
         return Finding(CHECK, "INFO", said, evidence, ("wrong-loss",))
     if rows >= 8 and factor > SUMMED:
-        said = f"{factor:.3g} of what a sum over {rows} rows gives, expected {1 / rows:.2g} as of a mean"
+        said = (
+            f"The gradient is {factor:.3g} of what a sum over {rows} rows gives; expected {1 / rows:.2g}, "
+            "as of a mean."
+        )
         return Finding(CHECK, "FAIL", said, evidence, ("sum-reduction",))
-    return Finding(CHECK, "PASS", "as a mean cross-entropy has it", evidence)
+    return Finding(CHECK, "PASS", "The gradient is as a mean cross-entropy has it.", evidence)
 
 
 def _unreduced(inputs: Tensor, targets: Tensor | None, used: Tensor, name: str) -> Tensor:

@@ -35,50 +35,49 @@ def logits(inputs: Tensor, *, name: str, made_by: Sequence[str] = (), by_model: 
     made = made_by[0] if made_by else ""
     evidence = {"min": float(z.min()), "max": float(z.max()), "made_by": list(made_by), "loss": name}
     if not bool(z.isfinite().all()):
-        return Finding(CHECK, "SKIP", "the logits are not finite")
+        return Finding(CHECK, "SKIP", "The logits are not finite.")
     if classes < 2:
-        return Finding(CHECK, "SKIP", "one number a sample is not a row of classes")
+        return Finding(CHECK, "SKIP", "One number a sample is not a row of classes.")
     if name.startswith("binary_cross_entropy_with_logits"):
         return _binary(made, evidence)
     if _sums_to_one(z, 1) and name in TAKES_SOFTMAX:
         causes = ["softmax-before-cross-entropy", "softmax-in-model"]
-        said = "each row sums to 1: a softmax comes before the loss, which takes one itself"
+        said = "Each row sums to 1: a softmax comes before the loss, which takes one itself."
         return Finding(CHECK, "FAIL", said, evidence, causes[::-1] if by_model else causes)
     over_batch = _sums_to_one(z, 0) or _sums_to_one(z.exp(), 0)
     if rows > 1 and over_batch and not _sums_to_one(z.exp(), 1):
-        said = "each column sums to 1: the softmax runs over the batch instead of the classes"
+        said = "Each column sums to 1: the softmax runs over the batch instead of the classes."
         return Finding(CHECK, "FAIL", said, evidence, ("softmax-over-batch",))
     if name == "nll_loss":
         if _sums_to_one(z.exp(), 1):
-            return Finding(CHECK, "PASS", "log-probabilities, as `nll_loss` needs them", evidence)
+            said = "The loss is given log-probabilities, as `nll_loss` needs them."
+            return Finding(CHECK, "PASS", said, evidence)
         kind = "probabilities without a logarithm" if _sums_to_one(z, 1) else "raw numbers"
-        said = f"`nll_loss` needs log-probabilities, got {kind}, from {z.min():.3g} to {z.max():.3g}"
+        said = f"`nll_loss` needs log-probabilities, got {kind}, from {z.min():.3g} to {z.max():.3g}."
         return Finding(CHECK, "FAIL", said, evidence, ("nll-on-raw-logits",))
     zeros = float((z == 0).double().mean())
     rectified = float(z.min()) >= 0 and 0.2 <= zeros < 1
     if made in BOUNDING or rectified:
-        said = (
-            f"the logits come out of `{made or 'relu'}` ({zeros:.0%} of them are 0), expected the last layer"
-        )
+        said = f"The logits come out of `{made or 'relu'}` ({zeros:.0%} of them are 0)"
+        said += "; expected the last layer."
         return Finding(CHECK, "FAIL", said, evidence, ("activation-on-logits",))
     if made in BENDING:
-        said = f"the logits come out of `{made}`, which hardly lets them be negative"
+        said = f"The logits come out of `{made}`, which hardly lets them be negative."
         return Finding(CHECK, "WARN", said, evidence, ("activation-on-logits",))
     if name == "cross_entropy" and _sums_to_one(z.exp(), 1):
-        return Finding(
-            CHECK, "INFO", "a `log_softmax` before the cross-entropy: harmless, and needless", evidence
-        )
-    return Finding(CHECK, "PASS", f"logits from {z.min():.3g} to {z.max():.3g}", evidence)
+        said = "A `log_softmax` comes before the cross-entropy: harmless, and needless."
+        return Finding(CHECK, "INFO", said, evidence)
+    return Finding(CHECK, "PASS", f"The logits go from {z.min():.3g} to {z.max():.3g}.", evidence)
 
 
 def _binary(made: str, evidence: dict[str, object]) -> Finding:
     if made in ("sigmoid", "softmax"):
-        said = f"`binary_cross_entropy_with_logits` takes the sigmoid itself, and was given a {made}"
+        said = f"`binary_cross_entropy_with_logits` takes the sigmoid itself, and was given a {made}."
         return Finding(CHECK, "FAIL", said, evidence, ("sigmoid-before-loss",))
     if made in BOUNDING:
-        said = f"the logits come out of `{made}`, expected the last layer"
+        said = f"The logits come out of `{made}`; expected the last layer."
         return Finding(CHECK, "FAIL", said, evidence, ("activation-on-logits",))
-    return Finding(CHECK, "PASS", "logits", evidence)
+    return Finding(CHECK, "PASS", "The loss is given logits.", evidence)
 
 
 def _sums_to_one(z: Tensor, dim: int) -> bool:

@@ -54,7 +54,7 @@ class Learned:
     def said(self) -> str:
         """Return the figures as a phrase."""
         if self.error:
-            return self.error
+            return self.error.rstrip(".")
         right = "" if self.accuracy is None else f", {self.accuracy:.0%} right"
         return f"loss {self.first:.3g} to {self.last:.3g}{right} in {self.steps} steps"
 
@@ -75,7 +75,7 @@ class Attempts:
     """All attempts on one batch.
 
     Args:
-        own: With the user's settings; regularisation off where that made it pass.
+        own: With the user's own optimizer and settings.
         adam: With Adam at 1e-3; None where it was not needed.
         swaps: What came of swapping one thing at a time, by its name in `SWAPS`.
         samples: How many samples there were.
@@ -116,32 +116,34 @@ def overfit(attempts: Attempts, suspects: Sequence[str] = ()) -> Finding:
         evidence["adam"] = _numbers(adam)
     evidence["swaps"] = {name: _numbers(result) for name, result in attempts.swaps.items()}
     if own.error:
-        return Finding(CHECK, "SKIP", f"the step raises {own.error}", evidence)
+        return Finding(CHECK, "SKIP", f"The step raises {own.said()}.", evidence)
     if own.passed:
-        return Finding(CHECK, "PASS", f"{some} are learned by heart: {own.said()}", evidence)
+        return Finding(CHECK, "PASS", f"{some} are learned by heart: {own.said()}.", evidence)
     repairs = [name for name, result in attempts.swaps.items() if result.passed]
     if attempts.frozen:
         said = f"{some} are too much for what is not frozen: {own.said()}"
         return Finding(CHECK, "INFO", said, evidence, ("underfitting",))
     if adam is not None and adam.passed:
         if own.share < 0.5 and own.improving:
-            said = f"{some} are being learned, slowly: {own.said()}; Adam at 1e-3: {adam.said()}"
+            said = f"{some} are being learned, slowly: {own.said()}; Adam at 1e-3: {adam.said()}."
             return Finding(CHECK, "INFO", said, evidence, ("learning-rate-too-low", "optimizer-settings"))
-        said = f"{some} are not learned: {own.said()}; Adam at 1e-3 does it: {adam.said()}"
+        said = f"{some} are not learned: {own.said()}; Adam at 1e-3 does it: {adam.said()}."
         causes = _ordered(suspects, ("optimizer-settings", *SWAPS["optimizer"]))
         return Finding(CHECK, "WARN", said, evidence, causes)
     if own.cut_off or (adam is not None and adam.cut_off and adam.improving):
-        said = f"no time to learn {some}: {own.said()}; give it more `seconds`"
+        said = f"There was no time to learn {some}: {own.said()}; give it more `seconds`."
         return Finding(CHECK, "SKIP", said, evidence)
-    learning = [r for r in (own, adam) if r is not None and r.improving and r.share < 0.9]
+    tried = (("", own), ("Adam at 1e-3: ", adam))
+    learning = [name + r.said() for name, r in tried if r is not None and r.improving and r.share < 0.9]
     if learning and not repairs:
-        said = f"{some} are being learned, slowly: " + "; ".join(r.said() for r in learning)
+        said = f"{some} are being learned, slowly: {'; '.join(learning)}."
         return Finding(CHECK, "INFO", said, evidence, ("learning-rate-too-low", "vanishing-gradients"))
     said = f"{some} cannot be learned by heart: {own.said()}"
     if adam is not None:
         said += f"; Adam at 1e-3: {adam.said()}"
     if repairs:
         said += f"; it works with another {' or '.join(repairs)}"
+    said += "."
     named = [slug for name in repairs for slug in SWAPS[name]]
     rest = () if repairs else ("wrong-loss", "vanishing-gradients", "input-ignored")
     return Finding(CHECK, "FAIL", said, evidence, _ordered(suspects, (*named, *rest)))

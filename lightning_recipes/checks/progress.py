@@ -37,19 +37,20 @@ def progress(losses: Sequence[float], *, broken: Sequence[str] = ()) -> Finding:
         )
         if bad and bad[0] > 0 and losses[bad[0] - 1] > 3 * abs(losses[0]):
             causes = ("learning-rate-too-high", "exploding-gradients", "non-finite-input")
-        return Finding(CHECK, "FAIL", f"not finite any more {where}", found, causes)
+        what = "The loss is" if bad else "The weights are"
+        return Finding(CHECK, "FAIL", f"{what} not finite any more {where}.", found, causes)
     if len(losses) < 20:
-        return Finding(CHECK, "SKIP", f"{len(losses)} steps are too few to tell")
+        return Finding(CHECK, "SKIP", f"{len(losses)} steps are too few to tell.")
     part = max(len(losses) // 5, 4)
     early, late = losses[:part], losses[-part:]
     noise = (stdev(early) ** 2 / part + stdev(late) ** 2 / part) ** 0.5
     z = (mean(early) - mean(late)) / max(noise, 1e-12)
     evidence = {"first": mean(early), "last": mean(late), "z": z, "steps": len(losses)}
-    said = f"the loss goes from {mean(early):.4g} to {mean(late):.4g} in {len(losses)} steps"
+    said = f"The loss goes from {mean(early):.4g} to {mean(late):.4g} in {len(losses)} steps"
     causes = ("learning-rate-too-high", "loss-sign-flipped", "exploding-gradients")
     if mean(late) > 1.5 * abs(mean(early)) and z < -5:
-        return Finding(CHECK, "WARN", said, evidence, causes)
+        return Finding(CHECK, "WARN", f"{said}; expected to fall.", evidence, causes)
     if z < 2:
         causes = ("learning-rate-too-low", "learning-rate-too-high", "labels-misaligned", "input-ignored")
-        return Finding(CHECK, "INFO", said + ": it does not fall", evidence, causes)
-    return Finding(CHECK, "PASS", said, evidence)
+        return Finding(CHECK, "INFO", f"{said}: it does not fall.", evidence, causes)
+    return Finding(CHECK, "PASS", f"{said}.", evidence)

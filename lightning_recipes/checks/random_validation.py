@@ -10,8 +10,8 @@ from torch import Tensor
 from .duplicates import sample_hashes
 from .finding import Finding
 
-RANDOM = "random validation"
-MISMATCH = "train and validation inputs"
+CHECK_RANDOM = "random validation"
+CHECK_MISMATCH = "train and validation inputs"
 
 
 def random_validation(
@@ -40,9 +40,9 @@ def random_validation(
         message = (
             f"The passes have shapes {tuple(first.shape)} and {tuple(second.shape)}: not the same samples."
         )
-        return Finding(RANDOM, "SKIP", message)
+        return Finding(CHECK_RANDOM, "SKIP", message)
     if not first.numel():
-        return Finding(RANDOM, "SKIP", "There are no samples.")
+        return Finding(CHECK_RANDOM, "SKIP", "There are no samples.")
     one, two = first.detach().double().flatten(1), second.detach().double().flatten(1)  # (N, D)
     scale = float(one[one.isfinite()].std()) if one.numel() > 1 else 1.0
     # Decoding the same file twice gives the same bytes; a millionth leaves room for sums in another order.
@@ -50,7 +50,7 @@ def random_validation(
     share = float(apart.double().mean())
     evidence = {"samples": len(first), "share": share}
     if not share:
-        return Finding(RANDOM, "PASS", f"Two passes over {len(first)} samples are equal.", evidence)
+        return Finding(CHECK_RANDOM, "PASS", f"Two passes over {len(first)} samples are equal.", evidence)
     unseen = Counter(sample_hashes(second)) - Counter(sample_hashes(first))
     new = sum(unseen.values()) / len(first)
     evidence["new"] = new
@@ -58,12 +58,12 @@ def random_validation(
         message = (
             "Two passes hold the same samples in another order; the order of validation does not matter."
         )
-        return Finding(RANDOM, "INFO", message, evidence)
+        return Finding(CHECK_RANDOM, "INFO", message, evidence)
     if first_targets is not None and second_targets is not None and not _equal(first_targets, second_targets):
         message = "The two passes have labels in another order: other samples may have been drawn."
-        return Finding(RANDOM, "SKIP", message, evidence)
+        return Finding(CHECK_RANDOM, "SKIP", message, evidence)
     message = f"{share:.0%} of {len(first)} samples differ between two passes; expected the same each time."
-    return Finding(RANDOM, "WARN", message, evidence, ("augmentation-on-validation",))
+    return Finding(CHECK_RANDOM, "WARN", message, evidence, ("augmentation-on-validation",))
 
 
 def train_validation_mismatch(train_batch: Tensor, val_batch: Tensor) -> Finding:
@@ -78,16 +78,17 @@ def train_validation_mismatch(train_batch: Tensor, val_batch: Tensor) -> Finding
     ('train-validation-mismatch',)
     """
     if train_batch.ndim != 4 or val_batch.ndim != 4:
-        return Finding(MISMATCH, "SKIP", "Only images (B, C, H, W) are compared.")
+        return Finding(CHECK_MISMATCH, "SKIP", "Only images (B, C, H, W) are compared.")
     if min(len(train_batch), len(val_batch)) < 8:
-        return Finding(MISMATCH, "SKIP", "Fewer than 8 samples.")
+        return Finding(CHECK_MISMATCH, "SKIP", "There are fewer than 8 samples.")
     if train_batch.shape[1] != val_batch.shape[1]:
         message = f"Training has {train_batch.shape[1]} channels, validation {val_batch.shape[1]}."
-        return Finding(MISMATCH, "FAIL", message, causes=("train-validation-mismatch", "shape-mismatch"))
+        causes = ("train-validation-mismatch", "shape-mismatch")
+        return Finding(CHECK_MISMATCH, "FAIL", message, causes=causes)
     train = train_batch.detach().double().transpose(0, 1).flatten(1)  # (C, B·H·W)
     val = val_batch.detach().double().transpose(0, 1).flatten(1)
     if not bool(train.isfinite().all() and val.isfinite().all()):
-        return Finding(MISMATCH, "SKIP", "The inputs are not finite.")
+        return Finding(CHECK_MISMATCH, "SKIP", "The inputs are not finite.")
     deviation, range_ratio = val.std(1) / train.std(1), _range(val) / _range(train)
     shift = (val.mean(1) - train.mean(1)).abs() / torch.maximum(val.std(1), train.std(1))
     evidence = {
@@ -111,8 +112,8 @@ def train_validation_mismatch(train_batch: Tensor, val_batch: Tensor) -> Finding
     )
     if bool(wrong.double().mean() > 0.5):
         message = f"{measured}; expected alike, but for augmentation."
-        return Finding(MISMATCH, "WARN", message, evidence, ("train-validation-mismatch",))
-    return Finding(MISMATCH, "PASS", f"{measured}.", evidence)
+        return Finding(CHECK_MISMATCH, "WARN", message, evidence, ("train-validation-mismatch",))
+    return Finding(CHECK_MISMATCH, "PASS", f"{measured}.", evidence)
 
 
 def _range(channels: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from statistics import median
 
 from .finding import Finding
 
-_NAME = "saturation"
+CHECK = "saturation"
 # Fraction of values within 1/40 of the range from a bound, median over the layers. Six tanh layers of width
 # 4096: N(0, 0.05²) .51, Xavier .00 to .07. More than 40 % is most of what still carries the sign only.
-_SATURATED = 0.4
+SATURATED = 0.4
 # Last over first standard deviation between samples. The same layers: N(0, 0.01²) .10, Xavier .47; torch's
 # default for linear layers shrinks by 0.58 a layer with tanh and by 0.14 with the sigmoid.
-_COLLAPSED = 0.12
-_FEWEST = 3  # layers, to speak of depth
+COLLAPSED = 0.12
+FEWEST = 3  # layers, to speak of depth
 
 
 def saturation(saturated: Mapping[str, float], spread: Mapping[str, float]) -> Finding:
@@ -34,7 +34,7 @@ def saturation(saturated: Mapping[str, float], spread: Mapping[str, float]) -> F
     ('saturating-activation', 'initialization-too-large', 'input-scale')
     """
     if not saturated:
-        return Finding(_NAME, "SKIP", "no hidden sigmoid or tanh")
+        return Finding(CHECK, "SKIP", "There is no hidden sigmoid or tanh.")
     spreads = [spread[name] for name in saturated]
     typical = median(saturated.values())
     ratio = spreads[-1] / spreads[0] if spreads[0] > 0 else 1.0
@@ -44,22 +44,24 @@ def saturation(saturated: Mapping[str, float], spread: Mapping[str, float]) -> F
         "spread": dict(spread),
         "last_to_first": ratio,
     }
-    if typical > _SATURATED:
+    if typical > SATURATED:
         return Finding(
-            _NAME,
+            CHECK,
             "WARN",
             f"{typical:.0%} of the values of the median of {len(saturated)} sigmoid or tanh layers lie at "
-            f"the bounds; expected below {_SATURATED:.0%}",
+            f"the bounds; expected below {SATURATED:.0%}.",
             evidence,
             ("saturating-activation", "initialization-too-large", "input-scale"),
         )
-    if len(spreads) >= _FEWEST and ratio < _COLLAPSED:
+    if len(spreads) >= FEWEST and ratio < COLLAPSED:
         return Finding(
-            _NAME,
+            CHECK,
             "WARN",
-            f"the standard deviation between samples falls from {spreads[0]:.3g} to {spreads[-1]:.3g} "
-            f"over {len(spreads)} sigmoid or tanh layers; expected to keep {_COLLAPSED:.0%}",
+            f"The standard deviation between samples falls from {spreads[0]:.3g} to {spreads[-1]:.3g} "
+            f"over {len(spreads)} sigmoid or tanh layers; expected to keep {COLLAPSED:.0%}.",
             evidence,
             ("saturating-activation", "vanishing-gradients", "initialization-too-small"),
         )
-    return Finding(_NAME, "PASS", f"{typical:.0%} at the bounds, last to first {ratio:.2g}", evidence)
+    said = f"{typical:.0%} of the values lie at the bounds (median of the layers); the standard deviation "
+    said += f"between samples is {ratio:.2g} times the first layer's in the last."
+    return Finding(CHECK, "PASS", said, evidence)

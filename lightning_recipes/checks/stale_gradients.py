@@ -23,12 +23,12 @@ def stale_gradients(stale: int, windows: int, *, steps: int, batches: int) -> Fi
     """
     evidence = {"stale": stale, "windows": windows, "steps": steps, "batches": batches}
     if batches and not steps:
-        return Finding(CHECK, "FAIL", f"no optimizer step in {batches} batches", evidence, ("missing-step",))
+        said = f"No optimizer step was taken in {batches} batches; expected one or more."
+        return Finding(CHECK, "FAIL", said, evidence, ("missing-step",))
     if not windows:
-        return Finding(CHECK, "SKIP", "too few steps to tell")
+        return Finding(CHECK, "SKIP", "Too few steps were taken to tell.")
     if stale > windows / 2:
-        said = (
-            f"in {stale} of {windows} steps the gradients still held those of the step before, expected none"
-        )
+        said = f"In {stale} of {windows} steps the gradients still held those of the step before"
+        said += "; expected in none."
         return Finding(CHECK, "FAIL", said, evidence, ("missing-zero-grad",))
-    return Finding(CHECK, "PASS", "each step begins with cleared gradients", evidence)
+    return Finding(CHECK, "PASS", "Each step begins with cleared gradients.", evidence)

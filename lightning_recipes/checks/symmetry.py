@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .finding import Finding
 
-_NAME = "symmetry"
-_FAIL = 0.9  # of a layer's units
-_ALIKE = 1e-5  # of the root mean square of a row; sums in another order differ by some 1e-7
+CHECK = "symmetry"
+FAIL_FROM = 0.9  # of a layer's units
+ALIKE = 1e-5  # of the root mean square of a row; sums in another order differ by some 1e-7
 
 
 def symmetry(layers: Mapping[str, tuple[Tensor, Tensor | None]]) -> Finding:
@@ -35,20 +35,21 @@ def symmetry(layers: Mapping[str, tuple[Tensor, Tensor | None]]) -> Finding:
         if weight.ndim >= 2 and len(weight) > 1
     }
     if not layers:
-        return Finding(_NAME, "SKIP", "no layer with several units")
+        return Finding(CHECK, "SKIP", "There is no layer with several units.")
     shares = {name: twins(*tensors) for name, tensors in layers.items()}
-    symmetric = [name for name, share in shares.items() if share >= _FAIL]
+    symmetric = [name for name, share in shares.items() if share >= FAIL_FROM]
     evidence = {"layers": len(layers), "twins": shares}
     if not symmetric:
         worst = max(shares, key=lambda name: shares[name])
-        return Finding(_NAME, "PASS", f"at most {shares[worst]:.0%} of a layer's units have a twin", evidence)
+        said = f"At most {shares[worst]:.0%} of a layer's units have a twin."
+        return Finding(CHECK, "PASS", said, evidence)
     zeros = sum(not layers[name][0].any() for name in symmetric)
     return Finding(
-        _NAME,
+        CHECK,
         "FAIL",
         f"{shares[symmetric[0]]:.0%} of the {len(layers[symmetric[0]][0])} units of `{symmetric[0]}` have a "
         f"twin with equal weights and gradients, as in {len(symmetric)} of {len(layers)} layers; expected "
-        f"below {_FAIL:.0%}",
+        f"below {FAIL_FROM:.0%}.",
         evidence,
         ("zero-initialization",) if 2 * zeros > len(symmetric) else ("constant-initialization",),
     )
@@ -72,7 +73,7 @@ def twins(
     draws = torch.Generator().manual_seed(0)
     direction = torch.randn(rows.shape[1], generator=draws, dtype=rows.dtype)
     ordered = rows[(rows @ direction).argsort()]
-    alike = (ordered[1:] - ordered[:-1]).abs().amax(1) <= _ALIKE
+    alike = (ordered[1:] - ordered[:-1]).abs().amax(1) <= ALIKE
     either = torch.zeros(len(rows), dtype=torch.bool)
     either[1:] |= alike
     either[:-1] |= alike

@@ -34,17 +34,21 @@ def inputs(examination: Examination) -> Iterator[Finding]:
     """Finite, varied, and of the right scale."""
     seen = examination.train
     if seen.error is not None and not seen.batches:
-        yield Finding("data", "FAIL", f"the training loader raises {type(seen.error).__name__}: {seen.error}")
+        said = f"{type(seen.error).__name__}: {seen.error}".rstrip(".")
+        yield Finding("data", "FAIL", f"The training loader raises {said}.")
         return
     if seen.broken:
-        said = f"{len(seen.broken)} of {seen.samples} samples hold NaN or infinity, the first is number {seen.broken[0]}"
+        said = (
+            f"{len(seen.broken)} of {seen.samples} samples hold NaN or infinity, the first is number "
+            f"{seen.broken[0]}; all must be finite."
+        )
         yield Finding("finite inputs", "FAIL", said, {"samples": seen.broken[:20]}, ("non-finite-input",))
     elif seen.hashes:
-        extent = "all" if seen.complete else "the first"
-        yield Finding("finite inputs", "PASS", f"{extent} {seen.samples} samples are finite")
+        extent = "All" if seen.complete else "The first"
+        yield Finding("finite inputs", "PASS", f"{extent} {seen.samples} samples are finite.")
     batch = seen.inputs
     if batch is None:
-        yield Finding("input scale", "SKIP", "batches hold no floating-point inputs")
+        yield Finding("input scale", "SKIP", "The batches hold no floating-point inputs.")
         return
     if seen.broken:
         batch = batch[torch.isfinite(batch.flatten(1)).all(1)]
@@ -59,11 +63,11 @@ def targets(examination: Examination) -> Iterator[Finding]:
     """In range, varied, shuffled, and belonging to the inputs."""
     seen = examination.train
     if not seen.labels:
-        yield Finding("labels", "SKIP", "batches hold no one integer label a sample")
+        yield Finding("labels", "SKIP", "The batches hold no one integer label a sample.")
         return
     calls = examination.first.classification() if examination.first is not None else []
     if not calls:
-        yield Finding("labels", "SKIP", "no loss over classes was called")
+        yield Finding("labels", "SKIP", "No loss over classes was called.")
         return
     all_labels = torch.cat(seen.labels)
     outputs = calls[0][0].logits.shape[1]
@@ -93,7 +97,7 @@ def belonging(examination: Examination) -> Iterator[Finding]:
         if given is not None and len(given) == len(inputs):
             pairs.append((inputs, given))
     if not pairs:
-        yield Finding("label dependence", "SKIP", "no inputs with one label each")
+        yield Finding("label dependence", "SKIP", "There are no inputs with one label each.")
         return
     inputs = torch.cat([x for x, _ in pairs if x.shape[1:] == pairs[0][0].shape[1:]])
     given = torch.cat([y for x, y in pairs if x.shape[1:] == pairs[0][0].shape[1:]])
@@ -105,10 +109,11 @@ def validation(examination: Examination) -> Iterator[Finding]:
     """Apart from the training data, the same at each pass, and preprocessed alike."""
     seen, train = examination.validation, examination.train
     if seen is None:
-        yield Finding("validation data", "SKIP", "no validation loader")
+        yield Finding("validation data", "SKIP", "There is no validation loader.")
         return
     if not seen.batches:
-        yield Finding("validation data", "SKIP", f"the validation loader gives nothing: {seen.error}")
+        said = f"The validation loader gives nothing: {seen.error or 'it is empty'}."
+        yield Finding("validation data", "SKIP", said)
         return
     yield _apart(examination)
     yield _steady(examination)
@@ -123,7 +128,7 @@ def _apart(examination: Examination) -> Finding:
     if isinstance(first, Subset) and isinstance(second, Subset) and first.dataset is second.dataset:
         return overlapping_indices(list(first.indices), list(second.indices))
     if train is None:
-        return Finding("validation in training", "SKIP", "no training loader")
+        return Finding("validation in training", "SKIP", "There is no training loader.")
     if first is not None and first is second and not isinstance(first, IterableDataset) and _whole(train):
         return overlapping_indices(range(len(first)), range(len(first)))
     if isinstance(second, Subset) and second.dataset is first and _whole(train):
@@ -153,13 +158,18 @@ def _steady(examination: Examination) -> Finding:
         passes.append(joined(batches))
     first, second = (inputs_of(batch) for batch in passes)
     if first is None or second is None or first.shape != second.shape:
-        return Finding("repeatable validation", "SKIP", "no inputs that could be compared")
+        return Finding("repeatable validation", "SKIP", "There are no inputs that could be compared.")
     given = [labels_of(batch) for batch in passes]
     return random_validation(first, second, first_targets=given[0], second_targets=given[1])
 
 
 def moved_for_validation(trainer: Any, raw: Any) -> Any:  # noqa: ANN401 - batches have any form
-    """Return a batch as a validation step is given it: hooks may ask the trainer what it is doing."""
+    """Return a batch as a validation step is given it: hooks may ask the trainer what it is doing.
+
+    Args:
+        trainer: Within a fit; its stage is put back.
+        raw: As the loader gave it.
+    """
     stage = trainer.state.stage
     trainer.validating = True
     try:

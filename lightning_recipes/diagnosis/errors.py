@@ -25,6 +25,10 @@ PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def error_finding(error: Exception, seen: FirstBatches | None = None) -> Finding:
     """Return a FAIL for a step that raises, with the likely causes.
 
+    Args:
+        error: What the module's own code raised; its text tells the causes, by `PATTERNS`.
+        seen: What was seen until then.
+
     >>> error_finding(IndexError("Target 9 is out of bounds.")).causes
     ('wrong-number-of-classes',)
     """
@@ -34,4 +38,5 @@ def error_finding(error: Exception, seen: FirstBatches | None = None) -> Finding
         if re.search(pattern, str(error)):
             causes = slugs
             break
-    return Finding("first step", "FAIL", f"the training step raises {said}", {"error": said}, causes)
+    message = f"The training step raises {said.rstrip('.')}."
+    return Finding("first step", "FAIL", message, {"error": said}, causes)

@@ -36,15 +36,22 @@ class Examination:
         self.pace: Pace | None = None
 
     def until(self, share: float) -> float:
-        """Return the moment at which so much of the time is spent, for `time.monotonic()`."""
+        """Return the moment at which so much of the time is spent, for `time.monotonic()`.
+
+        Args:
+            share: Of the seconds, 0 to 1.
+        """
         return self.began + share * self.seconds
 
     def run(self, stages: Iterable[tuple[str, Stage]], *, timed: bool = True) -> list[Finding]:
         """Run the stages in order; one that cannot run, or for which no time is left, says SKIP and why.
 
         Args:
-            stages: By the name that a SKIP bears.
+            stages: Names, under which they say SKIP, and functions.
             timed: Whether the time counts; later in a run it does not.
+
+        Returns:
+            All findings so far, in the order in which they were found.
         """
         for name, stage in stages:
             if timed and time.monotonic() > self.until(1.0):
@@ -53,12 +60,11 @@ class Examination:
             try:
                 self.findings.extend(stage(self))
             except CannotTry as reason:
-                self.findings.append(Finding(name, "SKIP", str(reason)))
-            except (
-                Exception
-            ) as error:  # whatever a stranger's module does, an examination must not break its run
-                said = f"could not run: {type(error).__name__}: {error}"
-                self.findings.append(Finding(name, "SKIP", said.splitlines()[0]))
+                self.findings.append(Finding(name, "SKIP", f"It could not be tried: {first_line(reason)}."))
+            # Whatever a stranger's module does, an examination must not break its run.
+            except Exception as error:
+                said = f"It could not run: {type(error).__name__}: {first_line(error)}."
+                self.findings.append(Finding(name, "SKIP", said))
         return self.findings
 
     @cached_property
@@ -97,6 +103,15 @@ class Examination:
             if f.status == status and f.causes
         ]
         return list(dict.fromkeys(named))
+
+
+def first_line(error: Exception) -> str:
+    r"""Return the first line of an error's text, without its full stop.
+
+    >>> first_line(ValueError("Too few samples.\nSee the manual."))
+    'Too few samples'
+    """
+    return next(iter(str(error).splitlines()), "").rstrip(".")
 
 
 def validation_loader(trainer: Trainer) -> Any:  # noqa: ANN401 - any iterable of batches

@@ -39,23 +39,30 @@ def after_first_steps(
 def first_steps(
     examination: Examination, watched: FirstSteps, losses: list[float], batches: int
 ) -> Iterator[Finding]:
-    """Judge what was watched in the run itself."""
+    """Judge what was watched in the run itself.
+
+    Args:
+        examination: Of the run.
+        watched: What was seen at the optimizers.
+        losses: That the training step returned, one a batch.
+        batches: How many there were.
+    """
     stale, windows = watched.stale()
     yield stale_gradients(stale, windows, steps=max(watched.steps.values(), default=0), batches=batches)
     if losses:
         yield progress(losses, broken=not_finite(examination.module))
     else:
-        yield Finding("first steps", "SKIP", "the training step returns no loss")
+        yield Finding("first steps", "SKIP", "The training step returns no loss.")
 
 
 def running_statistics(examination: Examination) -> Iterator[Finding]:
     """Compare running statistics with the batches' own, on copies of the trained module."""
     norms = tracking_norms(examination.module)
     if not norms:
-        yield Finding("batch norm", "SKIP", "no layer keeps running statistics")
+        yield Finding("batch norm", "SKIP", "No layer keeps running statistics.")
         return
     if not examination.module.automatic_optimization:
-        yield Finding("batch norm", "SKIP", "the module steps by hand")
+        yield Finding("batch norm", "SKIP", "The module steps by hand.")
         return
     losses: dict[bool, list[float]] = {True: [], False: []}
 

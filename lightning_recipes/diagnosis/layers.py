@@ -38,7 +38,11 @@ def weights(examination: Examination) -> Iterator[Finding]:
 
 
 def activations(examination: Examination) -> Iterator[Finding]:
-    """Units that are dead or at their bounds, over the first batches."""
+    """Units that are dead or at their bounds, over the first batches.
+
+    Raises:
+        ValueError: The first step did not work.
+    """
     seen = examination.first
     if seen is None or not seen.losses:
         raise CannotTry("the first step did not work")

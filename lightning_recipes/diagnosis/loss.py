@@ -26,7 +26,11 @@ INDEPENDENCE_SAMPLES = 128
 
 
 def first(examination: Examination) -> Iterator[Finding]:
-    """Hand the first batches to a copy, and say whether its step works at all."""
+    """Hand the first batches to a copy, and say whether its step works at all.
+
+    Raises:
+        ValueError: The loader gives no batch, or raises something else, which goes on.
+    """
     batches = examination.train.batches
     if not batches:
         raise examination.train.error or CannotTry("the training loader gives no batch")
@@ -39,19 +43,18 @@ def first(examination: Examination) -> Iterator[Finding]:
     loss = seen.losses[0]
     automatic = examination.module.automatic_optimization
     if automatic and loss is None:
-        yield Finding(
-            "first step", "SKIP", "the training step returns no loss; Lightning leaves such batches out"
-        )
+        said = "The training step returns no loss; Lightning leaves such batches out."
+        yield Finding("first step", "SKIP", said)
     elif automatic and not seen.differentiable[0]:
-        said = "the loss does not depend on any weight that is trained"
-        yield Finding(
-            "first step", "FAIL", said, {}, ("loss-detached", "detached-backbone", "frozen-backbone")
-        )
+        said = "The loss does not depend on any weight that is trained."
+        causes = ("loss-detached", "detached-backbone", "frozen-backbone")
+        yield Finding("first step", "FAIL", said, {}, causes)
     elif error is not None:
         yield error_finding(error, seen)
     else:
         names = sorted({call.name for calls in seen.calls for call in calls.seen})
-        said = f"{len(seen.losses)} batches; the loss calls {', '.join(names) or 'no function that is known'}"
+        called = ", ".join(names) or "no function that is known"
+        said = f"The step works on {len(seen.losses)} batches; the loss calls {called}."
         yield Finding("first step", "PASS", said, {"losses": names})
 
 
@@ -62,10 +65,10 @@ def initial(examination: Examination) -> Iterator[Finding]:
     main = _main_calls(seen)
     if not main:
         value = next((loss for loss in seen.losses if loss is not None), None)
-        said = "no loss over classes was called"
+        said = "No loss over classes was called"
         if value is not None:
             said += f"; the step returns {float(value):.4g}"
-        yield Finding("initial loss", "SKIP", said)
+        yield Finding("initial loss", "SKIP", f"{said}.")
         return
     call = main[0]
     first_loss = sum(float(c.value.mean()) for c in main) / len(main)
@@ -81,7 +84,7 @@ def initial(examination: Examination) -> Iterator[Finding]:
     )
     plain = [(c, labels) for c, labels, mixed in calls if labels is not None and not mixed]
     if not plain:
-        yield Finding("label independence", "SKIP", "no single label for each row of logits")
+        yield Finding("label independence", "SKIP", "There is no single label for each row of logits.")
         return
     width = plain[0][0].logits.shape[1]
     alike = [(c, labels) for c, labels in plain if c.logits.shape[1] == width]
@@ -112,7 +115,7 @@ def given(examination: Examination) -> Iterator[Finding]:
     if judged:
         yield worst_first(judged)[0]
     else:
-        yield Finding("logits", "SKIP", "no loss over classes was called")
+        yield Finding("logits", "SKIP", "No loss over classes was called.")
     if slopes:
         yield worst_first(slopes)[0]
     smoothing = [call.options.get("label_smoothing") or 0.0 for call, _, _ in calls]
@@ -125,7 +128,11 @@ def given(examination: Examination) -> Iterator[Finding]:
 
 
 def mixing(examination: Examination) -> Iterator[Finding]:
-    """Exchange one sample, all in eval mode, and see whether other samples' outputs move."""
+    """Exchange one sample, all in eval mode, and see whether other samples' outputs move.
+
+    Raises:
+        ValueError: There are too few samples, no inputs, or no known loss.
+    """
     seen = _seen(examination)
     batch = take(seen.batches[0], slice(8))
     inputs = inputs_of(batch)
@@ -135,10 +142,12 @@ def mixing(examination: Examination) -> Iterator[Finding]:
     if not calls and not any(c.name in BINARY + REGRESSION for cs in seen.calls for c in cs.seen):
         raise CannotTry("no known loss was called")
     if calls and calls[0][2]:
-        yield Finding("batch mixing", "SKIP", "targets are mixed within the batch, so outputs may be, too")
+        said = "Targets are mixed within the batch, so outputs may be, too."
+        yield Finding("batch mixing", "SKIP", said)
         return
     if calls and calls[0][1] is not None and torch.equal(calls[0][1].cpu(), torch.arange(len(calls[0][1]))):
-        yield Finding("batch mixing", "SKIP", "a contrastive loss compares the samples of a batch on purpose")
+        said = "A contrastive loss compares the samples of a batch on purpose."
+        yield Finding("batch mixing", "SKIP", said)
         return
     index = 1
     single = _moved(examination, batch, index, torch.float32)
@@ -215,6 +224,6 @@ def _squared_error_of_classes(seen: FirstBatches) -> Iterator[Finding]:
         if t is None or t.dim() != 2 or t.shape[1] < 2:
             continue
         if bool(((t == 0) | (t == 1)).all()) and bool((t.sum(1) == 1).all()):
-            said = f"squared error on one-hot targets of {t.shape[1]} classes"
+            said = f"The loss is the squared error on one-hot targets of {t.shape[1]} classes."
             yield Finding("loss for classes", "INFO", said, {"loss": "mse_loss"}, ("mse-for-classification",))
             return

@@ -20,9 +20,8 @@ from ..evidence.trials import CannotTry
 from .examination import Examination
 
 SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
-CLIPPED_EARLY = (
-    1e-3  # median coefficient; the first gradients may be large, so less than over a hundred steps
-)
+# Median clip coefficient; the first gradients may be large, so less than over a hundred steps.
+CLIPPED_EARLY = 1e-3
 SWAPPED = ("loss", "inputs", "initialization", "regularization", "modes", "frozen weights")
 
 
@@ -38,14 +37,18 @@ def few_samples(examination: Examination) -> Any:  # noqa: ANN401 - batches have
 
 
 def rate(examination: Examination) -> Iterator[Finding]:
-    """How far the first steps of the user's optimizer go at its peak rate, and what drives them."""
+    """How far the first steps of the user's optimizer go at its peak rate, and what drives them.
+
+    Raises:
+        CannotTry: There is nothing to train with, or the step raises at once.
+    """
     _needs_loss(examination)
     measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
     examination.pace = measured
     if measured.error and not measured.losses:
         raise CannotTry(measured.error)
     if not measured.steps:
-        said = f"no optimizer step was taken in {PACE_STEPS} batches"
+        said = f"No optimizer step was taken in {PACE_STEPS} batches."
         yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
         return
     yield learning_rate(
@@ -106,7 +109,12 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
 
 
 def _attempt(
-    examination: Examination, batch: Any, share: float, *, optimizer: str = "own", swap: str = ""
+    examination: Examination,
+    batch: Any,  # noqa: ANN401 - batches have any form
+    share: float,
+    *,
+    optimizer: str = "own",
+    swap: str = "",
 ) -> Attempt:
     return memorize(
         examination.trials,

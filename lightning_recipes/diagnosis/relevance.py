@@ -60,7 +60,7 @@ def learning(examination: Examination) -> Iterator[Finding]:
     size = size_of(whole)
     inputs = inputs_of(whole)
     if size < LEAST_SAMPLES or inputs is None:
-        yield Finding("input dependence", "SKIP", f"needs {LEAST_SAMPLES} samples, got {size}")
+        yield Finding("input dependence", "SKIP", f"Needed are {LEAST_SAMPLES} samples, got {size}.")
         return
     if examination.train.broken:
         whole = take(whole, torch.isfinite(inputs.flatten(1)).all(1).nonzero()[:, 0])
@@ -78,7 +78,7 @@ def learning(examination: Examination) -> Iterator[Finding]:
         for given, losses in ((rest, real), (mixed, permuted)):
             trained = _held_out_loss(examination, given, held_out, seed)
             if trained is None:
-                yield Finding("input dependence", "SKIP", "the loss is not known, or the step raises")
+                yield Finding("input dependence", "SKIP", "The loss is not known, or the step raises.")
                 return
             losses.append(trained[1])
             if given is rest:

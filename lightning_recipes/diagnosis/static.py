@@ -51,13 +51,16 @@ def schedules(examination: Examination) -> Iterator[Finding]:
     """The learning rate over the whole run."""
     rates = simulated_rates(examination.trainer)
     if isinstance(rates, str):
-        yield Finding("schedule", "SKIP", rates)
+        yield Finding("schedule", "SKIP", f"The schedule is not simulated: {rates}.")
         return
     yield schedule(rates)
 
 
 def decouples(optimizer: Optimizer) -> bool:
-    """Return whether an optimizer's weight decay is apart from its gradient."""
+    """Return whether an optimizer's weight decay is apart from its gradient.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+    """
     name = type(optimizer).__name__
     flags = [
         group.get("decoupled_weight_decay", group.get("decoupled_decay")) for group in optimizer.param_groups

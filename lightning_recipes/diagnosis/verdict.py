@@ -27,8 +27,11 @@ ALARMS = ("FAIL", "WARN")
 def weighed(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings worst first, those that explain before those that are explained.
 
-    A symptom's own causes stand behind the first cause of every other alarm, for a run seldom has two faults at
-    once.
+    A symptom's own causes stand behind the first cause of every other alarm, for a run seldom has two faults
+    at once.
+
+    Args:
+        findings: Of all checks, in any order.
 
     >>> specific = Finding("logits", "FAIL", "", causes=("softmax-before-cross-entropy",))
     >>> symptom = Finding("overfit", "FAIL", "", causes=("learning-rate-too-low",))
@@ -47,13 +50,22 @@ def weighed(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def explanations(findings: Sequence[Finding]) -> list[str]:
-    """Return the first cause of each alarm that is no mere symptom, worst first."""
+    """Return the first cause of each alarm that is no mere symptom, worst first.
+
+    Args:
+        findings: Of all checks, in any order.
+    """
     specific = [f for f in findings if f.status in ALARMS and f.causes and f.check not in SYMPTOMS]
     return list(dict.fromkeys(f.causes[0] for f in sorted(specific, key=_order)))
 
 
 def explained(finding: Finding, known: Sequence[str]) -> Finding:
-    """Return the finding with the known causes before its own, and its advice for the first."""
+    """Return the finding with the known causes before its own, and its advice for the first.
+
+    Args:
+        finding: Of a symptom.
+        known: Slugs of `CAUSES`, likeliest first.
+    """
     causes = tuple(dict.fromkeys([*known, *finding.causes]))
     return finding if causes == finding.causes else replace(finding, causes=causes, advice="")
 

@@ -50,7 +50,12 @@ def labels_of(batch: Any) -> Tensor | None:  # noqa: ANN401
 
 
 def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
-    """Return the batch with its inputs changed, and all else as it is."""
+    """Return the batch with its inputs changed, and all else as it is.
+
+    Args:
+        batch: Tensors in tuples, lists and dicts.
+        change: Given the inputs, (N, ...), returns as many.
+    """
     inputs = inputs_of(batch)
     if inputs is None:
         return batch
@@ -60,6 +65,10 @@ def with_inputs(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa:
 
 def take(batch: Any, indices: Tensor | slice) -> Any:  # noqa: ANN401
     """Return the samples at `indices`, of every tensor that is as long as the batch.
+
+    Args:
+        batch: Of N samples, in any form.
+        indices: Into the N samples.
 
     >>> take((torch.arange(4), 3), slice(2))
     (tensor([0, 1]), 3)
@@ -78,7 +87,11 @@ def copied(batch: Any) -> Any:  # noqa: ANN401
 
 
 def joined(batches: Sequence[Any]) -> Any:  # noqa: ANN401
-    """Return one batch with the samples of all; the first one where they do not fit together."""
+    """Return one batch with the samples of all; the first one where they do not fit together.
+
+    Args:
+        batches: One or more, of any form; they fit where structures and the samples' shapes are the same.
+    """
     leaves, structures = zip(*(tree_flatten(batch) for batch in batches), strict=True)
     if len(batches) == 1 or any(structure != structures[0] for structure in structures):
         return batches[0]
@@ -108,6 +121,11 @@ def fresh_batches(trainer: Trainer, loader: Any, limit: int | None = None) -> It
 
     Each is taken from the loader anew, and moved by the trainer's own hooks. Call it within one block: the
     generators are put back when the iteration ends or the iterator is closed.
+
+    Args:
+        trainer: Whose hooks move the batches.
+        loader: Any iterable of batches.
+        limit: At most so many batches; None for all.
     """
     with undisturbed(loader) as twin:
         for batch in islice(twin, limit):
@@ -115,7 +133,12 @@ def fresh_batches(trainer: Trainer, loader: Any, limit: int | None = None) -> It
 
 
 class Served:
-    """A loader of the given batches, over and over, as long as the real one."""
+    """A loader of the given batches, over and over, as long as the real one.
+
+    Args:
+        batches: As a training step is given them; each is copied when it is served.
+        length: Number of batches in an epoch.
+    """
 
     def __init__(self, batches: Sequence[Any], length: int) -> None:
         self.batches, self.length = batches, length

@@ -45,7 +45,7 @@ class FirstBatches:
     outcome: Outcome | None = None
 
     def classification(self) -> list[tuple[LossCall, Tensor | None, bool]]:
-        """Return the calls over classes of all batches: the call, its labels (N,), whether targets are mixed."""
+        """Return the calls over classes of all batches: call, labels (N,), whether targets are mixed."""
         found = []
         for batch, calls in zip(self.batches, self.calls, strict=False):
             usable = calls.classification()
@@ -60,7 +60,16 @@ class FirstBatches:
 
 
 def first_batches(trials: Trials, batches: Sequence[Any], *, deadline: float) -> FirstBatches:
-    """Hand each batch to a copy's own step, with backward pass and without any optimizer step."""
+    """Hand each batch to a copy's own step, with backward pass and without any optimizer step.
+
+    Args:
+        trials: What runs copies.
+        batches: As a training step is given them.
+        deadline: Of `time.monotonic()`, after which no further batch is begun.
+
+    Raises:
+        CannotTry: The module cannot be copied.
+    """
     seen = FirstBatches(batches)
 
     def step(module: LightningModule, own: Any, batch: Any, number: int) -> Any:  # noqa: ANN401
@@ -102,7 +111,13 @@ def loss_of(output: Any) -> Tensor | None:  # noqa: ANN401 - a step returns a te
 
 @dataclass
 class Layers:
-    """What the layers of one forward pass did."""
+    """What the layers of one forward pass did.
+
+    Args:
+        first: What reached the first layer with weights, (N, ...).
+        outputs: Identities of the autograd nodes of all layers' outputs.
+        evaluating: Names of layers that were in evaluation mode when they were called.
+    """
 
     first: Tensor | None = None
     outputs: set[int] = field(default_factory=set)

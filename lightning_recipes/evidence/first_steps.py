@@ -46,7 +46,7 @@ class FirstSteps:
         return hook
 
     def _stepped(self, number: int, watched: list[Tensor]) -> Any:  # noqa: ANN401 - a hook
-        def hook(*_: Any) -> None:
+        def hook(*_: Any) -> None:  # noqa: ANN401 - what torch hands a hook
             self.steps[number] += 1
             for parameter in watched:
                 found = self._since.pop(id(parameter), [])
@@ -72,6 +72,9 @@ class FirstSteps:
 
 def not_finite(module: LightningModule) -> list[str]:
     """Return the names of parameters and buffers that hold NaN or infinity.
+
+    Args:
+        module: Whose state is looked at, with one transfer from its device.
 
     >>> layer = torch.nn.Linear(1, 1)
     >>> layer.bias.data.fill_(float("nan"))

@@ -39,6 +39,7 @@ class LossCall:
         before: What went into the first of these; `inputs` where there is none.
         source: Identity of the tensor that came in: calls that share it have mixed targets.
         gradient: The derivative of the step's loss by `inputs`, after the backward pass.
+        live: `before` with its graph, for a loss that replaces this one within the step.
     """
 
     name: str
@@ -50,7 +51,7 @@ class LossCall:
     before: Tensor
     source: int
     gradient: Tensor | None = None
-    live: Tensor | None = None  # `before` with its graph, for a loss that replaces this one within the step
+    live: Tensor | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -83,6 +84,7 @@ class LossCall:
 def rows_of(tensor: Tensor) -> Tensor:
     """Return (N, K, d1, ...) as (N·d1·…, K).
 
+    >>> import torch
     >>> rows_of(torch.zeros(2, 3, 4)).shape
     torch.Size([8, 3])
     """
@@ -96,6 +98,10 @@ class LossCalls(TorchFunctionMode):
     Nothing of what is computed changes. The gradients come with the backward pass, within the block or
     after it.
 
+    Args:
+        seen: The calls, in their order.
+
+    >>> import torch
     >>> weight = torch.ones(2, 3, requires_grad=True)
     >>> with LossCalls() as calls:
     ...     loss = functional.cross_entropy((weight * 2).softmax(1), torch.tensor([0, 1]))

@@ -60,8 +60,8 @@ def memorize(
 ) -> Attempt:
     """Train a copy on one batch, over and over, until it is enough.
 
-    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is part of
-    what is learned.
+    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is part
+    of what is learned.
 
     Args:
         trials: What runs copies.
@@ -133,9 +133,12 @@ def sharing(calls: LossCalls, call: LossCall) -> list[LossCall]:
 
 
 def blended_targets(call: LossCall) -> Tensor | None:
-    """Return the targets, (N, K), that all cross-entropies of the same logits have together, by their gradient.
+    """Return the targets, (N, K), that all cross-entropies of the same logits have together.
 
-    As ∂L/∂z = (p − t)/N, whatever t is made of; None before the backward pass.
+    From their gradient, as ∂L/∂z = (p − t)/N, whatever t is made of; None before the backward pass.
+
+    Args:
+        call: One of them; its gradient is that of all.
     """
     if call.gradient is None:
         return None
@@ -145,7 +148,12 @@ def blended_targets(call: LossCall) -> Tensor | None:
 
 
 def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
-    """Return the share of right answers, on the device; None where there are no classes."""
+    """Return the share of right answers, on the device; None where there are no classes.
+
+    Args:
+        call: Of a loss over classes, or of a binary one.
+        batch: For the labels of a loss that was made by hand.
+    """
     if call.name in CLASSIFICATION and call.inputs.dim() > 1:
         labels = call.indices if call.targets is not None else labels_of(batch)
         if labels is None or len(labels) != len(call.logits):
@@ -161,7 +169,14 @@ def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
 
 
 def least_loss(calls: LossCalls) -> float | None:
-    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known."""
+    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known.
+
+    Args:
+        calls: Of one training step.
+
+    Returns:
+        In nats; summed over the samples where the loss is. 0 for losses without a cross-entropy.
+    """
     call = main_call(calls)
     if call is None or (call.targets is None and call.name != "log_softmax"):
         return None
@@ -190,6 +205,10 @@ def least_loss(calls: LossCalls) -> float | None:
 
 def standard_loss(call: LossCall | None, batch: Any) -> Tensor:  # noqa: ANN401
     """Return the usual loss for these targets on the numbers before any softmax or sigmoid, with its graph.
+
+    Args:
+        call: With `live`, the numbers with their graph.
+        batch: For the labels of a loss that was made by hand.
 
     Raises:
         ValueError: The loss is not known, or its targets are not.

@@ -34,6 +34,8 @@ class Pace:
         depth_ratios: ‖g‖/‖W‖ of the first third of the weights over that of the last, at each step.
         first_updates: ‖ΔW‖/‖W‖ of the first third, at each step.
         weights: Of two or more dimensions, after two steps: name → (weight, gradient).
+        with_gradient: Names of the parameters that had a gradient other than zero in one of the first
+            steps or the last.
         error: What was raised, if anything.
     """
 
@@ -52,7 +54,17 @@ class Pace:
 
 
 def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  # noqa: ANN401
-    """Take a few steps with the user's own optimizer on one batch, without dropout and decay."""
+    """Take a few steps with the user's own optimizer on one batch, without dropout and decay.
+
+    Args:
+        trials: What runs copies.
+        batch: As a training step is given it.
+        steps: At most so many batches.
+        deadline: Of `time.monotonic()`, after which no step is begun.
+
+    Raises:
+        CannotTry: The module cannot be copied.
+    """
     found = Pace()
     first_norms: dict[str, Tensor] = {}
     state: dict[str, Any] = {}
@@ -64,10 +76,10 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
         first_norms.update({name: p.detach().norm() for name, p in wide.items()})
         state["whole"] = _norm(wide.values())
 
-        def before(*_: Any) -> None:
+        def before(*_: Any) -> None:  # noqa: ANN401 - what torch hands a hook
             state["old"] = {name: p.detach().clone() for name, p in named.items()}
 
-        def after(*_: Any) -> None:
+        def after(*_: Any) -> None:  # noqa: ANN401
             old = state["old"]
             # read only now: a step that is given a closure makes them after its first hook
             gradients = {n: p.grad.detach().clone() for n, p in named.items() if p.grad is not None}

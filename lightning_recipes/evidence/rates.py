@@ -16,6 +16,13 @@ def simulated_rates(trainer: Trainer) -> list[float] | str:
     """Return the largest rate at each step of the run, from copies of the schedulers; or why there is none.
 
     Schedules of more than 20 000 steps that move by the step are refused: closed forms may be long to walk.
+
+    Args:
+        trainer: Within a fit, its optimizers and schedulers set up. They are not moved.
+
+    Returns:
+        One rate a step, or one an epoch where the schedulers move by the epoch; or the reason, as half a
+        sentence.
     """
     configs = trainer.lr_scheduler_configs
     if not configs:

@@ -1,4 +1,4 @@
-"""One look through a loader: some batches to keep, and the labels, hashes and faults of as many as there is time for."""
+"""One look through a loader: batches to keep; labels, hashes and faults of what there is time for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Scan:
     """What was seen.
 
     Args:
-        batches: The first ones, as a training step is given them; at least 512 samples where there are so many.
+        batches: The first ones, as a training step is given them; at least 512 samples where there are so
+            many.
         labels: Of each batch that was seen, (B,); empty where batches hold no one label a sample.
         hashes: Of each sample's bytes, as the loader gave it.
         samples: How many were seen.
@@ -96,7 +97,11 @@ def scan(trainer: Trainer, loader: Any, *, deadline: float) -> Scan:  # noqa: AN
 
 
 def raw_batches(loader: Any) -> Generator[Any]:  # noqa: ANN401 - any iterable of batches
-    """Yield a loader's batches, leaving no trace in it nor in any generator when the iteration is over."""
+    """Yield a loader's batches, leaving no trace in it nor in any generator when the iteration is over.
+
+    Args:
+        loader: Any iterable of batches, or a list or dict of them, which are cycled to the longest.
+    """
     with undisturbed(loader) as twin:
         if isinstance(twin, (dict, list, tuple)):
             for batch, _, _ in iter(CombinedLoader(twin, "max_size_cycle")):

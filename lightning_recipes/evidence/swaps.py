@@ -12,7 +12,11 @@ from .trials import optimizers_of
 
 
 def standardized(inputs: Tensor) -> Tensor:
-    """Return inputs with mean 0 and standard deviation 1 by channel, those that are not finite set to 0."""
+    """Return inputs with mean 0 and standard deviation 1 by channel, those that are not finite set to 0.
+
+    Args:
+        inputs: (N, C, ...) or (N, D); what is not finite is set to 0 before the standardisation.
+    """
     finite = torch.where(inputs.isfinite(), inputs, torch.zeros_like(inputs))
     dims = [0, *range(2, inputs.dim())]
     mean = finite.mean(dims, keepdim=True)
@@ -21,7 +25,10 @@ def standardized(inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def kaiming(module: nn.Module) -> None:
-    """Initialise all weights anew with variance 2 / fan-in, biases with 0, norms with 1 and 0."""
+    """Initialise all weights anew with variance 2 / fan-in, biases with 0, norms with 1 and 0.
+
+    Source: He et al., "Delving Deep into Rectifiers", 2015.
+    """
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.dim() > 1 and parameter[0].numel():

@@ -51,9 +51,9 @@ class Outcome:
 class Trials:
     """Runs copies of a module that is being fitted, each from the state in which the module is now.
 
-    A copy has the module's weights, buffers, modes and optimizers, and a trainer of its own with the precision,
-    the clipping and the device of the real one, on one device. It logs nothing, and skips the hooks that set
-    a run up or end it, for they have been called already.
+    A copy has the module's weights, buffers, modes and optimizers, and a trainer of its own with the
+    precision, the clipping and the device of the real one, on one device. It logs nothing, and skips the
+    hooks that set a run up or end it, for they have been called already.
 
     Args:
         trainer: The trainer of the run, within it.
@@ -90,7 +90,8 @@ class Trials:
             batches: As a training step is given them.
             steps: At most so many batches.
             step: Done instead of the module's own step; what it returns is the loss.
-            optimizer: `own` at its peak rate, without schedule; `adam` at 1e-3; or `held`, which does not step.
+            optimizer: `own` at its peak rate, without schedule; `adam` at 1e-3; or `held`, which does not
+                step.
             prepare: Changes the copy before the run.
             after: Called after each step; true ends the trial.
             deadline: Of `time.monotonic()`, after which no step is begun.
@@ -179,7 +180,7 @@ class Trials:
                     memo[id(value)] = value.detach().clone()
         try:
             module, optimizers = copy.deepcopy((self.module, list(self.trainer.optimizers)), memo)
-        except Exception as raised:
+        except Exception as raised:  # of a `__deepcopy__`, or of what cannot be copied
             raise CannotTry(f"the module cannot be copied: {raised}") from raised
         module.__class__ = _on_trial(type(self.module))  # type: ignore[arg-type]
         for parameter in module.parameters():
@@ -226,7 +227,7 @@ class _OnTrial(LightningModule):
     on_before_batch_transfer = transfer_batch_to_device  # type: ignore[assignment]
     on_after_batch_transfer = transfer_batch_to_device  # type: ignore[assignment]
 
-    def _nothing(self, *_: Any, **__: Any) -> None:
+    def _nothing(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
         pass
 
     log = log_dict = print = _nothing
@@ -250,7 +251,7 @@ class _Ending(Callback):
     ) -> None:
         self.most, self.deadline, self.after, self.steps = most, deadline, after, 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401
         self.steps += 1
         enough = self.after is not None and bool(self.after(pl_module, self.steps))
         if enough or self.steps >= self.most or time.monotonic() > self.deadline:

@@ -16,6 +16,7 @@ from rich.table import Table
 from ..callbacks import TrainingDoctor
 from ..checks import Finding
 from ..diagnosis.errors import error_finding
+from ..diagnosis.examination import first_line
 from ..diagnosis.table import findings_table
 from ..diagnosis.verdict import weighed
 from ..utils.errors import UserError
@@ -71,11 +72,11 @@ def check(
 
     Args:
         module: Any LightningModule.
-        datamodule: A LightningDataModule, a training loader, `(train, val)` loaders, or a mapping with `train`
-            and `val`.
+        datamodule: A LightningDataModule, a training loader, `(train, val)` loaders, or a mapping with
+            `train` and `val`.
         seconds: About how long it may take; with less time more checks say SKIP.
-        trainer: Whose settings are used: precision, clipping, accumulation, length of the run, device. It is not
-            run, and its callbacks are not called.
+        trainer: Whose settings are used: precision, clipping, accumulation, length of the run, device. It
+            is not run, and its callbacks are not called.
 
     Raises:
         UserError: `seconds` is not above 0, or `datamodule` is none of these.
@@ -87,8 +88,8 @@ def check(
     with preserved_generators(), quiet():
         try:
             subject = copy.deepcopy(module)
-        except Exception as error:
-            said = f"The module cannot be copied, so nothing can be tried: {error}"
+        except Exception as error:  # a stranger's module: why it has no copy is all there is to say
+            said = f"The module cannot be copied, so nothing can be tried: {first_line(error)}."
             return Report([Finding("examination", "SKIP", said)], time.monotonic() - began)
         run = _trainer(trainer, [doctor, _Ending(STEPS, began + seconds)])
         try:
@@ -115,8 +116,8 @@ def _loaders(given: Any) -> dict[str, Any]:  # noqa: ANN401
     if hasattr(given, "__iter__") and not isinstance(given, (tuple, list, str)):
         return {"train_dataloaders": given}
     raise UserError(
-        "`datamodule` must be a LightningDataModule, a training loader, `(train, val)` loaders or a mapping of "
-        f"them, got {type(given).__name__}."
+        "`datamodule` must be a LightningDataModule, a training loader, `(train, val)` loaders or a mapping "
+        f"of them, got {type(given).__name__}."
     )
 
 

@@ -54,7 +54,7 @@ def test_one_observation_warns_and_two_fail():
     assert (found.status, found.causes[0]) == ("FAIL", "dead-relu")
     assert found.message == (
         "97% of the 64 units of `a` were zero on all of 512 samples in two observations, as in 1 of 2 "
-        "layers; expected below 50%"
+        "layers; expected below 50%."
     )
     assert dead_units({"a": [0.97, 0.8], "b": [0.1, 0.1]}, units=units, samples=512).status == "WARN"
 

@@ -59,4 +59,5 @@ def test_broken_and_constant_inputs_fail(images):
 def test_a_pretrained_network_expects_its_scale(images):
     assert input_scale(normalise(images, "0.5") * 10, pretrained=True).status == "WARN"
     assert input_scale(images / 255, pretrained=True).causes == ("input-scale",)
-    assert input_scale(images / 255, pretrained=False).status == "PASS"
+    assert input_scale(images / 255, pretrained=False).causes == ("input-scale", "raw-pixels")
+    assert input_scale(images, pretrained=False).status == "PASS"
