@@ -39,8 +39,8 @@ def rate(examination: Examination) -> Iterator[Finding]:
     """How far the first steps of the user's optimizer go at its peak rate, and what drives them."""
     measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
     examination.pace = measured
-    if measured.error and not measured.losses:
-        raise ValueError(measured.error)
+    if not measured.losses and (measured.error or examination.module.automatic_optimization):
+        raise ValueError(measured.error or "the training step returns no loss")
     if not measured.steps:
         said = f"no optimizer step was taken in {PACE_STEPS} batches"
         yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
@@ -67,20 +67,28 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
     """Whether a few samples can be learned by heart, and which one change makes it possible."""
     batch = few_samples(examination)
     size = size_of(batch)
+    seen = examination.first.losses if examination.first is not None else []
+    if seen and examination.module.automatic_optimization and all(loss is None for loss in seen):
+        raise ValueError("the training step returns no loss")
     own = _learned(_attempt(examination, batch, 0.6))
     if own.passed:
         yield overfit(Attempts(own, samples=size, note=examination.trials.note))
         return
     adam = _learned(_attempt(examination, batch, 0.7, optimizer="adam"))
     swaps = {}
-    if not adam.passed:
+    opposed = len(examination.trainer.optimizers) > 1
+    if not adam.passed and not opposed:
         for number, name in enumerate(SWAPPED):
             share = 0.7 + 0.2 * (number + 1) / len(SWAPPED)
             if time.monotonic() > examination.until(share):
                 continue
             swaps[name] = _learned(_attempt(examination, batch, share, swap=name))
     attempts = Attempts(own, adam, swaps, samples=size, note=examination.trials.note)
-    yield overfit(attempts, examination.causes())
+    found = overfit(attempts, examination.causes())
+    if opposed and found.status == "FAIL":
+        said = "several optimizers, whose losses may be opposed, as those of a GAN: " + found.message
+        found = Finding(found.check, "SKIP", said, found.evidence)
+    yield found
 
 
 def _attempt(

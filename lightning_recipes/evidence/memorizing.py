@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from ..utils.rng import seed_generators
 from .batches import labels_of, with_inputs
 from .first_batches import loss_of
 from .loss_calls import BINARY, CLASSIFICATION, LossCall, LossCalls, rows_of
@@ -78,7 +79,7 @@ def memorize(
         batch = with_inputs(batch, standardized)
 
     def step(module: LightningModule, own: Any, given: Any, number: int) -> Any:  # noqa: ANN401
-        torch.manual_seed(0)
+        seed_generators(0)
         if swap == "modes":
             module.train()
         with LossCalls() as calls:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -19,7 +17,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..utils.rng import preserved_generators
+from ..utils.rng import preserved_generators, seed_generators
 from ..utils.silence import kept_signals, quiet
 from .batches import Served, size_of, take
 from .ending import Ending
@@ -134,10 +132,7 @@ class Trials:
         error = None
         with preserved_generators(), quiet(), kept_signals():
             module, optimizers = self._copy()
-            # not `seed_everything`, which sets environment variables
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
+            seed_generators(seed)
             ending = Ending(steps, deadline, after, self.datamodule())
             module.__dict__.update(_trial_step=step, _trial_optimizers=_made(optimizers, optimizer, module))
             if prepare is not None:
