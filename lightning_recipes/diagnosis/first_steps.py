@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 
 from ..batch_norm import tracking_norms
