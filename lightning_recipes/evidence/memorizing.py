@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .swaps import PREPARE, standardized
 from .trials import Trials
 
 LOOK_EVERY = 5
+NEARLY = 0.1
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Attempt:
     Args:
         losses: What each step returned, before its update.
         correct: Share of right answers at each look; empty where there are no classes.
+        slopes: Norm of the gradient at what the loss was given, at each look.
         floor: The least that the loss can be; None where the loss is not known.
         error: What was raised, if anything.
         cut_off: Time ran out.
@@ -36,6 +39,7 @@ class Attempt:
 
     losses: list[Tensor] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
+    slopes: list[Tensor] = field(default_factory=list)
     floor: float | None = None
     error: str = ""
     cut_off: bool = False
@@ -43,6 +47,11 @@ class Attempt:
     def values(self) -> list[float]:
         """Return the losses as numbers."""
         return torch.stack(self.losses).float().tolist() if self.losses else []
+
+    def slope(self) -> float:
+        """Return the last slope over the first: 0 at the least loss that there is, whatever that be."""
+        first = float(self.slopes[0]) if self.slopes else 0.0
+        return float(self.slopes[-1]) / first if first > 0 else nan
 
     def accuracy(self) -> float | None:
         """Return the last share of right answers."""
@@ -75,6 +84,7 @@ def memorize(
             `frozen weights`.
     """
     attempt = Attempt()
+    looked_at: list[LossCall] = []
     if swap == "inputs":
         batch = with_inputs(batch, standardized)
 
@@ -95,12 +105,15 @@ def memorize(
         if number == 0:
             attempt.floor = 0.0 if swap == "loss" else least_loss(calls)
         if number % LOOK_EVERY == 0 and call is not None:
-            right = share_correct(call, given)
+            looked_at[:] = [call]
+            right = share_correct(calls, given)
             if right is not None:
                 attempt.correct.append(right)
         return output
 
     def after(_: LightningModule, number: int) -> bool:
+        if number % LOOK_EVERY == 1 and looked_at and looked_at[0].gradient is not None:
+            attempt.slopes.append(looked_at[0].gradient.float().norm())
         return number % LOOK_EVERY == 1 and enough(attempt)
 
     outcome = trials.run(
@@ -124,14 +137,27 @@ def main_call(calls: LossCalls) -> LossCall | None:
     return found[0] if found else None
 
 
-def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
-    """Return the share of right answers, on the device; None where there are no classes."""
+def share_correct(calls: LossCalls, batch: Any) -> Tensor | None:  # noqa: ANN401
+    """Return the share of right answers, on the device; None where there are no classes.
+
+    Right is either label of a blend, and any class of a soft target that is about as likely as the likeliest.
+    """
+    call = main_call(calls)
+    if call is None:
+        return None
     if call.name in CLASSIFICATION and call.inputs.dim() > 1:
         labels = call.indices if call.targets is not None else labels_of(batch)
         if labels is None or len(labels) != len(call.logits):
             return None
         counted = labels != call.options.get("ignore_index", -100)
-        right = call.logits.argmax(1) == labels
+        answers = call.logits.argmax(1)
+        right = answers == labels
+        for other in calls.classification():
+            if other.source == call.source and other.indices is not None and len(other.indices) == len(right):
+                right = right | (answers == other.indices)
+        if call.targets is not None and call.targets.shape == call.inputs.shape:
+            t = rows_of(call.targets)
+            right = t.gather(1, answers[:, None])[:, 0] > t.amax(1) - NEARLY
         share: Tensor = (right & counted).sum() / counted.sum().clamp_min(1)
         return share
     if call.name in BINARY and call.targets is not None:
@@ -148,6 +174,8 @@ def least_loss(calls: LossCalls) -> float | None:
     if call.name in ("cross_entropy", "log_softmax") and call.inputs.dim() > 1:
         classes = call.logits.shape[1]
         smoothing = float(call.options.get("label_smoothing") or 0.0)
+        if call.options.get("weight") is not None and (smoothing or not call.hard):
+            return None
         if call.targets is not None and call.targets.is_floating_point():
             t = rows_of(call.targets).double()
             t = t * (1 - smoothing) + smoothing / classes
@@ -161,7 +189,10 @@ def least_loss(calls: LossCalls) -> float | None:
     if call.name in BINARY and call.targets is not None and call.name != "soft_margin_loss":
         t = call.targets.double().clamp(0, 1)
         entropy = -(t * t.clamp_min(1e-300).log() + (1 - t) * (1 - t).clamp_min(1e-300).log()).mean()
-        return max(float(entropy), 0.0)
+        weighted = any(call.options.get(key) is not None for key in ("weight", "pos_weight"))
+        if weighted and float(entropy) > 0:
+            return None
+        return max(float(entropy), 0.0) * (t.numel() if call.reduction == "sum" else 1)
     return 0.0
 
 
