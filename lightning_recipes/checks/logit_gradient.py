@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .finding import Finding
 
 CHECK = "gradient at the logits"
-ZERO_SUM, HALF_ZERO_SUM = 1e-3, 3e-2  # of the absolute sum; bfloat16 has eight bits
+ZERO_SUM, ZERO_SUM_OF_HALVES = 1e-3, 2e-2  # of the absolute sum; the latter for two-byte numbers
 RIGHT_SIGN = 0.99
 SUMMED = 0.5  # of a sum's: a mean over 32 rows has 0.03, one that is weighed tenfold 0.3
 
@@ -45,14 +44,15 @@ def logit_gradient(
         said = "The gradient is zero in every row: the loss of the step does not depend on the logits."
         return Finding(CHECK, "FAIL", said, {"rows": len(g)}, ("loss-detached", "wrong-loss"))
     g, sizes = g[used], sizes[used]
-    imbalance = float((g.sum(1).abs() / sizes).max())
+    # where the answer is right beyond doubt, rounding leaves 0
+    doubtful = sizes > 1e-3 * sizes.max()
+    imbalance = float((g.sum(1).abs() / sizes)[doubtful].max())
+    balanced = ZERO_SUM if gradient.dtype.itemsize > 2 else ZERO_SUM_OF_HALVES
     factor = float((sizes / _unreduced(inputs.double()[used], targets, used, name)).median())
     evidence = {"row_sum": imbalance, "of_a_sum": factor, "rows": rows}
     if targets is not None and not mixed:
         labels = targets.reshape(-1)[used]
         at = g.gather(1, labels.clamp(0, g.shape[1] - 1)[:, None])[:, 0]
-        # where the answer is right beyond doubt, rounding leaves 0
-        doubtful = sizes > 1e-3 * sizes.max()
         falling = float((at[doubtful] < 0).double().mean())
         evidence["right_sign"] = falling
         if falling < 1 - RIGHT_SIGN:
@@ -62,8 +62,7 @@ def logit_gradient(
             said = f"The gradient is below 0 at the right class for {falling:.0%} of the samples"
             said += "; expected for all."
             return Finding(CHECK, "FAIL", said, evidence, ("labels-misaligned", "wrong-loss"))
-    tolerance = ZERO_SUM if gradient.dtype in (torch.float32, torch.float64) else HALF_ZERO_SUM
-    if name in ("cross_entropy", "log_softmax") and imbalance > tolerance and not mixed:
+    if name in ("cross_entropy", "log_softmax") and imbalance > balanced and not mixed:
         said = f"The gradient sums to {imbalance:.2g} of its size over the classes; expected 0."
         return Finding(CHECK, "INFO", said, evidence, ("wrong-loss",))
     if rows >= 8 and factor > SUMMED:

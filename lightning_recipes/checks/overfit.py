@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 
 from .finding import Finding
 
 CHECK = "overfit"
-NEAR_FLOOR = 0.05  # of the way from the first loss down to the least possible
+NEAR_FLOOR = 0.05  # of the way from the first loss down to the least possible, or of the first slope
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Learned:
         last: Loss at the end, in evaluation of what was trained.
         floor: The least that the loss can be.
         accuracy: At the end, 0 to 1; None where there are no classes.
+        slope: Of the loss by what it was given, at the end, over that at the beginning; NaN where not known. At
+            the least loss it is 0, also where `floor` is not known: blends, soft targets, auxiliary terms.
         steps: How many were taken.
         cut_off: Time ran out before `steps` were taken that would have been.
         improving: The loss was still falling clearly at the end.
@@ -31,6 +33,7 @@ class Learned:
     last: float
     floor: float = 0.0
     accuracy: float | None = None
+    slope: float = nan
     steps: int = 0
     cut_off: bool = False
     improving: bool = False
@@ -49,7 +52,7 @@ class Learned:
             return False
         if self.first - self.floor < 1e-3:  # began at the floor: a memory already
             return self.accuracy in (None, 1.0)
-        return self.share <= NEAR_FLOOR and self.accuracy in (None, 1.0)
+        return (self.share <= NEAR_FLOOR or self.slope <= NEAR_FLOOR) and self.accuracy in (None, 1.0)
 
     def said(self) -> str:
         """Return the figures as a phrase."""
@@ -160,6 +163,7 @@ def _numbers(result: Learned) -> dict[str, object]:
         "last": result.last,
         "floor": result.floor,
         "accuracy": result.accuracy,
+        "slope": result.slope,
         "steps": result.steps,
         "passed": result.passed,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 
 from ..batch_norm import tracking_norms
@@ -16,6 +15,7 @@ from ..checks.stale_gradients import stale_gradients
 from ..evidence.first_batches import loss_of
 from ..evidence.first_steps import FirstSteps, not_finite
 from ..evidence.swaps import without_regularization
+from ..utils.rng import seed_generators
 from .examination import Examination, Stage
 
 
@@ -72,7 +72,7 @@ def running_statistics(examination: Examination) -> Iterator[Finding]:
             module.eval()
             for norm in norms_of(module) if batch_wise else ():
                 norm.train()
-            torch.manual_seed(0)
+            seed_generators(0)
             output = own(batch)
             loss = loss_of(output)
             if loss is not None:

@@ -19,6 +19,7 @@ from ..evidence.batches import inputs_of, size_of, take, with_inputs
 from ..evidence.first_batches import FirstBatches, first_batches, loss_of
 from ..evidence.loss_calls import BINARY, REGRESSION, LossCall, LossCalls, rows_of
 from ..evidence.trials import CannotTry
+from ..utils.rng import seed_generators
 from .errors import error_finding
 from .examination import Examination
 
@@ -40,12 +41,12 @@ def first(examination: Examination) -> Iterator[Finding]:
     if error is not None and not seen.losses:
         yield error_finding(error, seen)
         return
-    loss = seen.losses[0]
+    loss = next((loss for loss in seen.losses if loss is not None), None)
     automatic = examination.module.automatic_optimization
     if automatic and loss is None:
-        said = "The training step returns no loss; Lightning leaves such batches out."
+        said = f"The training step returns no loss in {len(seen.losses)} batches; Lightning leaves them out."
         yield Finding("first step", "SKIP", said)
-    elif automatic and not seen.differentiable[0]:
+    elif automatic and not any(seen.differentiable):
         said = "The loss does not depend on any weight that is trained."
         causes = ("loss-detached", "detached-backbone", "frozen-backbone")
         yield Finding("first step", "FAIL", said, {}, causes)
@@ -72,7 +73,9 @@ def initial(examination: Examination) -> Iterator[Finding]:
         return
     call = main[0]
     first_loss = sum(float(c.value.mean()) for c in main) / len(main)
-    spread = float(torch.stack([rows_of(c.inputs).double().var(1).mean() for c in main]).mean())
+    rows = [rows_of(c.inputs).double() for c in main]
+    spreads = [z.var(1).mean() for z in rows if z.dim() == 2 and z.shape[1] > 1]
+    spread = float(torch.stack(spreads).mean()) if spreads else 0.0
     yield initial_loss(
         first_loss,
         name=call.name,
@@ -171,7 +174,7 @@ def _moved(examination: Examination, batch: Any, index: int, dtype: torch.dtype)
         module.eval()
         given = with_inputs(given, lambda x: x.to(dtype))
         for each in (given, with_inputs(given, exchanged)):
-            torch.manual_seed(0)
+            seed_generators(0)
             with LossCalls() as calls:
                 output = own(each)
             call = next(iter(calls.classification() or calls.seen))

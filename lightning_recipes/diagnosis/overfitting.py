@@ -138,6 +138,7 @@ def _learned(attempt: Attempt) -> Learned:
         last=values[-1],
         floor=floor,
         accuracy=attempt.accuracy(),
+        slope=attempt.slope(),
         steps=len(values),
         cut_off=attempt.cut_off,
         improving=values[-1] < late - 0.02 * abs(values[0] - floor),

@@ -17,6 +17,7 @@ from ..checks.input_reach import input_reach
 from ..evidence.batches import inputs_of, joined, size_of, take, with_inputs
 from ..evidence.loss_calls import LossCalls
 from ..evidence.memorizing import main_call
+from ..utils.rng import seed_generators
 from .examination import Examination
 
 SEEDS, STEPS, BATCH = 5, 40, 64
@@ -38,7 +39,7 @@ def reach(examination: Examination) -> Iterator[Finding]:
         module.eval()
         with torch.no_grad():
             for each in (given, with_inputs(given, lambda x: x.roll(1, 0))):
-                torch.manual_seed(0)
+                seed_generators(0)
                 with LossCalls() as calls:
                     own(each)
                 call = main_call(calls)

@@ -149,5 +149,5 @@ class Served:
 
     def __iter__(self) -> Iterator[Any]:
         for _ in range(self.length):
-            yield copied(self.batches[self.served % len(self.batches)])
-            self.served += 1
+            self.served += 1  # before: nobody comes back after the last batch of an epoch
+            yield copied(self.batches[(self.served - 1) % len(self.batches)])

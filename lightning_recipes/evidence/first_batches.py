@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .activations import ActivationRecord, recording
 from .batches import labels_of
-from .loss_calls import LossCall, LossCalls
+from .loss_calls import LossCall, LossCalls, origin_of
 from .trials import Outcome, Trials
 
 
@@ -144,7 +144,7 @@ def watched_layers(module: nn.Module) -> Iterator[Layers]:
 
     def after(_: nn.Module, __: Any, output: Any) -> None:  # noqa: ANN401
         if isinstance(output, Tensor) and output.grad_fn is not None:
-            layers.outputs.add(id(output.grad_fn))
+            layers.outputs.add(origin_of(output))
 
     try:
         for name, part in module.named_modules():

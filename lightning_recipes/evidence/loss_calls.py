@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -18,10 +19,12 @@ _KNOWN = {
     getattr(functional, name): name
     for name in (*CLASSIFICATION, *BINARY, *REGRESSION, "multilabel_soft_margin_loss", "hinge_embedding_loss")
 }
+_KNOWN |= dict.fromkeys((torch.log_softmax, Tensor.log_softmax), "log_softmax")
 _SQUASHING = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "hardtanh", "clamp")
 _RECTIFYING = ("relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "elu", "selu", "mish", "hardswish")
 _ELEMENTARY = ("log",)  # between a squashing function and `nll_loss`
-_ALIKE = ("View", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Contiguous", "Alias", "Slice", "T")
+_ALIKE = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Alias", "Slice")
+_ALIKE += ("T", "Transpose", "Permute")
 # the backward nodes of operations that hand numbers on as they are
 
 
@@ -37,7 +40,7 @@ class LossCall:
         value: What it returned, detached.
         made_by: The functions that made `inputs` out of the layer before, last first: `("softmax",)`.
         before: What went into the first of these; `inputs` where there is none.
-        source: Identity of the tensor that came in: calls that share it have mixed targets.
+        source: `origin_of` what came in: calls that share it have mixed targets.
         gradient: The derivative of the step's loss by `inputs`, after the backward pass.
         live: `before` with its graph, for a loss that replaces this one within the step.
     """
@@ -160,7 +163,7 @@ class LossCalls(TorchFunctionMode):
             value=value.detach(),
             made_by=made_by,
             before=before.detach(),
-            source=id(live.grad_fn) if live.grad_fn is not None else id(live),
+            source=origin_of(live),
             live=before,
         )
         if live.requires_grad:
@@ -181,15 +184,38 @@ class LossCalls(TorchFunctionMode):
             if node in self._made:
                 name, tensor, node = self._made[node]
                 names.append(name)
-            elif node.name().removesuffix("0").removesuffix("Backward").lstrip("_").startswith(_ALIKE):
-                following = [parent for parent, _ in node.next_functions if parent is not None]
-                node = following[0] if len(following) == 1 else None
+            elif (behind := _behind(node)) is not None:
+                node = behind
             else:
                 break
         return tuple(names), tensor
 
 
+def origin_of(tensor: Tensor) -> int:
+    """Return a number of what computed the tensor, the same for its views, casts and clones.
+
+    The number of the node in the graph: nodes themselves come and go in Python, and their `id` with them.
+    """
+    node: Any = tensor.grad_fn
+    if node is None:
+        return id(tensor)
+    while (behind := _behind(node)) is not None:
+        node = behind
+    return int(node._sequence_nr())
+
+
+def _behind(node: Any) -> Any:  # noqa: ANN401 - a node of the graph has no public type
+    """Return the node behind one that hands its numbers on as they are; None for all others."""
+    if node.name().rstrip("0123456789").removesuffix("Backward").lstrip("_") not in _ALIKE:
+        return None
+    following = [parent for parent, _ in node.next_functions if parent is not None]
+    leaf = len(following) != 1 or "AccumulateGrad" in following[0].name()
+    return None if leaf else following[0]
+
+
 def _arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if func in (torch.log_softmax, Tensor.log_softmax):  # these have no signature that could be read
+        return {**dict(zip(("input", "dim"), args, strict=False)), **kwargs}
     try:
         bound = inspect.signature(func).bind(*args, **kwargs)
     except (TypeError, ValueError):  # a function without a signature, or a wrong call, which fails by itself

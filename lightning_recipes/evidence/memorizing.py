@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from ..utils.rng import seed_generators
 from .batches import labels_of, with_inputs
 from .first_batches import loss_of
 from .loss_calls import BINARY, CLASSIFICATION, LossCall, LossCalls, rows_of
@@ -19,6 +21,7 @@ from .swaps import PREPARE, standardized
 from .trials import Trials
 
 LOOK_EVERY = 5
+NEARLY = 0.1
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Attempt:
     Args:
         losses: What each step returned, before its update.
         correct: Share of right answers at each look; empty where there are no classes.
+        slopes: Norm of the gradient at what the loss was given, at each look.
         floor: The least that the loss can be; None where the loss is not known.
         error: What was raised, if anything.
         cut_off: Time ran out.
@@ -35,6 +39,7 @@ class Attempt:
 
     losses: list[Tensor] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
+    slopes: list[Tensor] = field(default_factory=list)
     floor: float | None = None
     error: str = ""
     cut_off: bool = False
@@ -42,6 +47,11 @@ class Attempt:
     def values(self) -> list[float]:
         """Return the losses as numbers."""
         return torch.stack(self.losses).float().tolist() if self.losses else []
+
+    def slope(self) -> float:
+        """Return the last slope over the first: 0 at the least loss that there is, whatever that be."""
+        first = float(self.slopes[0]) if self.slopes else 0.0
+        return float(self.slopes[-1]) / first if first > 0 else nan
 
     def accuracy(self) -> float | None:
         """Return the last share of right answers."""
@@ -60,8 +70,8 @@ def memorize(
 ) -> Attempt:
     """Train a copy on one batch, over and over, until it is enough.
 
-    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is part
-    of what is learned.
+    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is part of
+    what is learned.
 
     Args:
         trials: What runs copies.
@@ -74,12 +84,12 @@ def memorize(
             `frozen weights`.
     """
     attempt = Attempt()
-    first: list[LossCalls] = []
+    looked_at: list[LossCall] = []
     if swap == "inputs":
         batch = with_inputs(batch, standardized)
 
     def step(module: LightningModule, own: Any, given: Any, number: int) -> Any:  # noqa: ANN401
-        torch.manual_seed(0)
+        seed_generators(0)
         if swap == "modes":
             module.train()
         with LossCalls() as calls:
@@ -87,23 +97,23 @@ def memorize(
         call = main_call(calls)
         if swap == "loss":
             output = standard_loss(call, given)
-        blended = call is not None and len(sharing(calls, call)) > 1
         loss = loss_of(output)
-        if call is not None and swap != "loss" and call.name != "log_softmax" and not blended:
-            loss = call.value.mean()  # without penalties, whose least value nobody knows
+        if loss is None and call is not None:
+            loss = call.value.mean()
         if loss is not None:
             attempt.losses.append(loss.detach())
         if number == 0:
-            first.append(calls)
-        if number % LOOK_EVERY == 0 and call is not None and not blended:
-            right = share_correct(call, given)
+            attempt.floor = 0.0 if swap == "loss" else least_loss(calls)
+        if number % LOOK_EVERY == 0 and call is not None:
+            looked_at[:] = [call]
+            right = share_correct(calls, given)
             if right is not None:
                 attempt.correct.append(right)
         return output
 
     def after(_: LightningModule, number: int) -> bool:
-        if number == 1:
-            attempt.floor = 0.0 if swap == "loss" else least_loss(first[0])
+        if number % LOOK_EVERY == 1 and looked_at and looked_at[0].gradient is not None:
+            attempt.slopes.append(looked_at[0].gradient.float().norm())
         return number % LOOK_EVERY == 1 and enough(attempt)
 
     outcome = trials.run(
@@ -127,39 +137,27 @@ def main_call(calls: LossCalls) -> LossCall | None:
     return found[0] if found else None
 
 
-def sharing(calls: LossCalls, call: LossCall) -> list[LossCall]:
-    """Return the calls with the same inputs: several of them blend their targets."""
-    return [other for other in calls.classification() if other.source == call.source]
-
-
-def blended_targets(call: LossCall) -> Tensor | None:
-    """Return the targets, (N, K), that all cross-entropies of the same logits have together.
-
-    From their gradient, as ∂L/∂z = (p − t)/N, whatever t is made of; None before the backward pass.
-
-    Args:
-        call: One of them; its gradient is that of all.
-    """
-    if call.gradient is None:
-        return None
-    logits = call.logits.double()
-    targets = logits.softmax(1) - len(logits) * rows_of(call.gradient).double()
-    return targets.clamp_min(0) / targets.clamp_min(0).sum(1, keepdim=True).clamp_min(1e-12)
-
-
-def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
+def share_correct(calls: LossCalls, batch: Any) -> Tensor | None:  # noqa: ANN401
     """Return the share of right answers, on the device; None where there are no classes.
 
-    Args:
-        call: Of a loss over classes, or of a binary one.
-        batch: For the labels of a loss that was made by hand.
+    Right is either label of a blend, and any class of a soft target that is about as likely as the likeliest.
     """
+    call = main_call(calls)
+    if call is None:
+        return None
     if call.name in CLASSIFICATION and call.inputs.dim() > 1:
         labels = call.indices if call.targets is not None else labels_of(batch)
         if labels is None or len(labels) != len(call.logits):
             return None
         counted = labels != call.options.get("ignore_index", -100)
-        right = call.logits.argmax(1) == labels
+        answers = call.logits.argmax(1)
+        right = answers == labels
+        for other in calls.classification():
+            if other.source == call.source and other.indices is not None and len(other.indices) == len(right):
+                right = right | (answers == other.indices)
+        if call.targets is not None and call.targets.shape == call.inputs.shape:
+            t = rows_of(call.targets)
+            right = t.gather(1, answers[:, None])[:, 0] > t.amax(1) - NEARLY
         share: Tensor = (right & counted).sum() / counted.sum().clamp_min(1)
         return share
     if call.name in BINARY and call.targets is not None:
@@ -169,24 +167,16 @@ def share_correct(call: LossCall, batch: Any) -> Tensor | None:  # noqa: ANN401
 
 
 def least_loss(calls: LossCalls) -> float | None:
-    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known.
-
-    Args:
-        calls: Of one training step.
-
-    Returns:
-        In nats; summed over the samples where the loss is. 0 for losses without a cross-entropy.
-    """
+    """Return the least that the loss can be: the entropy of the targets; None where the loss is not known."""
     call = main_call(calls)
     if call is None or (call.targets is None and call.name != "log_softmax"):
         return None
     if call.name in ("cross_entropy", "log_softmax") and call.inputs.dim() > 1:
         classes = call.logits.shape[1]
         smoothing = float(call.options.get("label_smoothing") or 0.0)
-        blended = blended_targets(call) if len(sharing(calls, call)) > 1 else None
-        if blended is not None:
-            entropy = -(blended * blended.clamp_min(1e-12).log()).sum(1).mean()
-        elif call.targets is not None and call.targets.is_floating_point():
+        if call.options.get("weight") is not None and (smoothing or not call.hard):
+            return None
+        if call.targets is not None and call.targets.is_floating_point():
             t = rows_of(call.targets).double()
             t = t * (1 - smoothing) + smoothing / classes
             entropy = -(t * t.clamp_min(1e-12).log()).sum(1).mean()
@@ -199,16 +189,15 @@ def least_loss(calls: LossCalls) -> float | None:
     if call.name in BINARY and call.targets is not None and call.name != "soft_margin_loss":
         t = call.targets.double().clamp(0, 1)
         entropy = -(t * t.clamp_min(1e-300).log() + (1 - t) * (1 - t).clamp_min(1e-300).log()).mean()
-        return max(float(entropy), 0.0)
+        weighted = any(call.options.get(key) is not None for key in ("weight", "pos_weight"))
+        if weighted and float(entropy) > 0:
+            return None
+        return max(float(entropy), 0.0) * (t.numel() if call.reduction == "sum" else 1)
     return 0.0
 
 
 def standard_loss(call: LossCall | None, batch: Any) -> Tensor:  # noqa: ANN401
     """Return the usual loss for these targets on the numbers before any softmax or sigmoid, with its graph.
-
-    Args:
-        call: With `live`, the numbers with their graph.
-        batch: For the labels of a loss that was made by hand.
 
     Raises:
         ValueError: The loss is not known, or its targets are not.

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from ..utils.rng import seed_generators
 from .first_batches import loss_of
 from .gradients import depth_ratio
 from .loss_calls import LossCalls
@@ -117,7 +118,7 @@ def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  #
             optimizer.register_step_post_hook(after)
 
     def step(_: LightningModule, own: Any, given: Any, __: int) -> Any:  # noqa: ANN401
-        torch.manual_seed(0)
+        seed_generators(0)
         state["raw"] = []  # of a step that a gradient scaler left out
         with LossCalls() as calls:
             output = own(given)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import functools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..utils.rng import preserved_generators
+from ..utils.rng import preserved_generators, seed_generators
 from ..utils.silence import kept_signals, quiet
 from .batches import Served, size_of, take
+from .ending import Ending
 
 Step = Callable[[LightningModule, Callable[[Any], Any], Any, int], Any]
 """What a trial does with a batch: `(module, the module's own step, batch, number) -> loss`."""
@@ -128,15 +128,14 @@ class Trials:
         error = None
         with preserved_generators(), quiet(), kept_signals():
             module, optimizers = self._copy()
-            seed_everything(seed, verbose=False)
-            ending = _Ending(steps, deadline, after)
+            seed_generators(seed)
+            ending = Ending(steps, deadline, after, self.datamodule())
             module.__dict__.update(_trial_step=step, _trial_optimizers=_made(optimizers, optimizer, module))
             if prepare is not None:
                 prepare(module)
             real = self.trainer.num_training_batches
             length = max(int(real), steps) if 0 < real < inf else steps  # all within the first epoch
             trainer = self._trainer(ending, scaled=optimizer != "held")
-            trainer.datamodule = self.datamodule()  # type: ignore[attr-defined]  # a step may look it up
             try:
                 trainer.fit(module, Served(batches, length))
             except SystemExit as left:  # how Lightning leaves after Ctrl-C
@@ -241,21 +240,6 @@ class _OnTrial(LightningModule):
     @property
     def loggers(self) -> list[Any]:
         return [DummyLogger()]
-
-
-class _Ending(Callback):
-    """Counts the batches, and ends a trial in time."""
-
-    def __init__(
-        self, most: int, deadline: float, after: Callable[[LightningModule, int], bool | None] | None
-    ) -> None:
-        self.most, self.deadline, self.after, self.steps = most, deadline, after, 0
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401
-        self.steps += 1
-        enough = self.after is not None and bool(self.after(pl_module, self.steps))
-        if enough or self.steps >= self.most or time.monotonic() > self.deadline:
-            trainer.should_stop = True
 
 
 def peak_rate(group: dict[str, Any]) -> float:

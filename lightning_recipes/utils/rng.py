@@ -42,6 +42,20 @@ def set_generator_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
 
 
+def seed_generators(seed: int) -> None:
+    """Seed all generators; unlike `seed_everything`, leave the environment's variables alone.
+
+    >>> seed_generators(1)
+    >>> first = random.random(), np.random.rand(), torch.rand(()).item()
+    >>> seed_generators(1)
+    >>> first == (random.random(), np.random.rand(), torch.rand(()).item())
+    True
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def preserved_generators() -> Iterator[None]:
     """Leave all generators as they were before the block."""
