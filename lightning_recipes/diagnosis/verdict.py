@@ -41,6 +41,8 @@ def weighed(findings: Iterable[Finding]) -> list[Finding]:
     ('softmax-before-cross-entropy', 'learning-rate-too-low')
     """
     found = list(findings)
+    told_twice = {id(f) for n, f in enumerate(found) if f.status == "PASS" and _again(f, found[n + 1 :])}
+    found = [finding for finding in found if id(finding) not in told_twice]
     known = explanations(found)
     told = [
         explained(f, known) if f.check in SYMPTOMS and f.status in (*ALARMS, "INFO") and known else f
@@ -73,3 +75,7 @@ def explained(finding: Finding, known: Sequence[str]) -> Finding:
 def _order(finding: Finding) -> tuple[int, int]:
     symptom = SYMPTOMS.index(finding.check) + 1 if finding.check in SYMPTOMS else 0
     return WORST_FIRST.index(finding.status), symptom
+
+
+def _again(finding: Finding, later: Sequence[Finding]) -> bool:
+    return any(other.check == finding.check for other in later)

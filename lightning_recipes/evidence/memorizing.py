@@ -70,8 +70,8 @@ def memorize(
 ) -> Attempt:
     """Train a copy on one batch, over and over, until it is enough.
 
-    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is part of
-    what is learned.
+    The random numbers of each step are the same, so that whatever is drawn within it (blends, masks) is
+    part of what is learned.
 
     Args:
         trials: What runs copies.

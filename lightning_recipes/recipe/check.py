@@ -127,6 +127,12 @@ class _Doctor(TrainingDoctor):
     def report(self, trainer: Trainer) -> None:
         pass
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the monitors' files unwritten."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the monitors' files unwritten."""
+
     def write(self, trainer: Trainer) -> None:
         pass
 
