@@ -9,10 +9,13 @@ from lightning_recipes.diagnosis.stages import BEFORE_TRAINING
 
 from .toys import Classifier, Draws, Gan, Nothing, data, fit
 
+AT_THE_LOSS = ("first step", "logits", "batch mixing")
+STAGES = dict(BEFORE_TRAINING)
 
-def examined(kind, **options):
+
+def examined(kind, stages=tuple(STAGES), **options):
     def act(trainer, module):
-        return Examination(trainer, seconds=20).run(BEFORE_TRAINING)
+        return Examination(trainer, seconds=20).run([(name, STAGES[name]) for name in stages])
 
     options = {"validation": False, **options}
     return {finding.check: finding for finding in fit(kind, act, epochs=1, **options)[1]}
@@ -55,7 +58,7 @@ def test_healthy_losses_have_no_alarm(name):
 
 
 def test_draws_of_any_generator_are_no_batch_mixing():
-    assert examined(Draws)["batch mixing"].status == "PASS"
+    assert examined(Draws, AT_THE_LOSS)["batch mixing"].status == "PASS"
 
 
 def test_opposed_optimizers_are_not_asked_to_learn_by_heart():
@@ -101,7 +104,7 @@ def test_faults_are_named(name):
             used = loss if hasattr(self, "_trial_step") else functional.cross_entropy
             return used(z, batch[1])
 
-    found = examined(Faulty)[check]
+    found = examined(Faulty, AT_THE_LOSS)[check]
     assert (found.status, found.causes[0]) == ("FAIL", cause)
 
 
@@ -111,7 +114,7 @@ def test_a_softmax_in_the_model_is_told_from_one_outside():
             super().__init__()
             self.net.append(nn.Softmax(1))
 
-    assert examined(Inside)["logits"].causes[0] == "softmax-in-model"
+    assert examined(Inside, AT_THE_LOSS)["logits"].causes[0] == "softmax-in-model"
 
 
 def test_no_loss_at_all():
@@ -126,7 +129,7 @@ def test_a_view_across_the_batch():
             x = batch[0].T.reshape(batch[0].shape)
             return functional.cross_entropy(self.net(x), batch[1])
 
-    found = examined(Crossing)["batch mixing"]
+    found = examined(Crossing, AT_THE_LOSS)["batch mixing"]
     assert (found.status, found.causes[0]) == ("FAIL", "batch-mixing")
 
 
@@ -154,9 +157,7 @@ def test_random_validation_whatever_it_is_drawn_from(source, monkeypatch):
     def act(trainer, module):
         monkeypatch.setattr("lightning_recipes.diagnosis.data.validation_loader", lambda _: loader)
         monkeypatch.setattr("lightning_recipes.diagnosis.examination.validation_loader", lambda _: loader)
-        return Examination(trainer, seconds=20).run(
-            [("validation data", dict(BEFORE_TRAINING)["validation data"])]
-        )
+        return Examination(trainer, seconds=20).run([("validation data", STAGES["validation data"])])
 
     found = {f.check: f for f in fit(Classifier, act, epochs=1)[1]}
     assert found["random validation"].causes == ("augmentation-on-validation",)
