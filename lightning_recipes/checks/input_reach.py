@@ -14,6 +14,7 @@ def input_reach(outputs: Tensor, exchanged: Tensor) -> Finding:
         outputs: (N, ...), after a few steps, in eval mode.
         exchanged: The same, with each sample's input exchanged for another sample's.
 
+    >>> import torch
     >>> input_reach(torch.ones(4, 2), torch.ones(4, 2)).causes
     ('input-ignored', 'constant-input')
     """

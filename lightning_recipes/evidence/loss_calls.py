@@ -23,8 +23,21 @@ _KNOWN |= dict.fromkeys((torch.log_softmax, Tensor.log_softmax), "log_softmax")
 _SQUASHING = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "hardtanh", "clamp")
 _RECTIFYING = ("relu", "relu_", "relu6", "leaky_relu", "gelu", "silu", "elu", "selu", "mish", "hardswish")
 _ELEMENTARY = ("log",)  # between a squashing function and `nll_loss`
-_ALIKE = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "ToCopy", "Clone", "Alias", "Slice")
-_ALIKE += ("T", "Transpose", "Permute")
+_ALIKE = (
+    *(
+        "View",
+        "UnsafeView",
+        "ReshapeAlias",
+        "Squeeze",
+        "Unsqueeze",
+        "Alias",
+        "Slice",
+        "T",
+        "Transpose",
+        "Permute",
+    ),
+    *("ToCopy", "Clone"),
+)
 # the backward nodes of operations that hand numbers on as they are
 
 
