@@ -21,8 +21,8 @@ class Learned:
         last: Loss at the end, in evaluation of what was trained.
         floor: The least that the loss can be.
         accuracy: At the end, 0 to 1; None where there are no classes.
-        slope: Of the loss by what it was given, at the end, over that at the beginning; NaN where not known. At
-            the least loss it is 0, also where `floor` is not known: blends, soft targets, auxiliary terms.
+        slope: Of the loss by what it was given, at the end, over that at the beginning; NaN where not known.
+            At the least loss it is 0, also where `floor` is not known: blends, soft targets, auxiliary terms.
         steps: How many were taken.
         cut_off: Time ran out before `steps` were taken that would have been.
         improving: The loss was still falling clearly at the end.

@@ -39,7 +39,7 @@ def first(examination: Examination) -> Iterator[Finding]:
     loss = next((loss for loss in seen.losses if loss is not None), None)
     automatic = examination.module.automatic_optimization
     if automatic and loss is None:
-        said = f"the training step returns no loss in {len(seen.losses)} batches; Lightning leaves such batches out"
+        said = f"no loss is returned in {len(seen.losses)} batches; Lightning leaves such batches out"
         yield Finding("first step", "FAIL", said, {"batches": len(seen.losses)}, ("loss-detached",))
     elif automatic and not any(seen.differentiable):
         said = "the loss does not depend on any weight that is trained"
