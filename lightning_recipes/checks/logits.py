@@ -16,13 +16,21 @@ MUST_SUM_TO_ONE = 5e-3  # bfloat16 rounds a softmax of 3 to 1000 classes to with
 LOGARITHMS = 5e-2  # the same of rounded logarithms
 
 
-def logits(inputs: Tensor, *, name: str, made_by: Sequence[str] = (), by_model: bool = False) -> Finding:
+def logits(
+    inputs: Tensor,
+    *,
+    name: str,
+    made_by: Sequence[str] = (),
+    by_model: bool = False,
+    swapped: bool = False,
+) -> Finding:
     """Judge what a loss over classes was given.
 
     Args:
         inputs: (N, K), as the loss function was given them.
         name: Of the loss function, as torch calls it.
         made_by: The functions that made `inputs` out of the last layer, last first.
+        swapped: They depend on no weight, and what was given as targets does.
         by_model: The model's own output is already like this, so that the fault lies within it.
 
     >>> import torch
@@ -39,6 +47,9 @@ def logits(inputs: Tensor, *, name: str, made_by: Sequence[str] = (), by_model: 
         return Finding(CHECK, "SKIP", "The logits are not finite.")
     if classes < 2:
         return Finding(CHECK, "SKIP", "One number a sample is not a row of classes.")
+    if swapped:
+        said = f"`{name}` is given the targets first and the logits second; expected the other way round."
+        return Finding(CHECK, "FAIL", said, evidence, ("wrong-loss",))
     if name.startswith("binary_cross_entropy_with_logits"):
         return _binary(made, evidence)
     if _sums_to_one(z, 1) and name in TAKES_SOFTMAX:

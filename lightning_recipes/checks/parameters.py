@@ -82,6 +82,8 @@ def _gradients(trainable: Mapping[str, int], optimized: set[str], silent: set[st
     # A mask token or an auxiliary head is silent in healthy models, and small; the first layer never is.
     weights = [name for name in held if name.endswith("weight")]
     stem = bool(weights) and weights[0] in silent
+    if len(silent) == len(held):
+        return [Finding(CHECK, "FAIL", message, evidence, ("loss-detached", "detached-backbone"))]
     if share > 0.5:
         return [Finding(CHECK, "FAIL", message, evidence, ("detached-backbone",))]
     if share >= 0.05 or stem:

@@ -105,7 +105,9 @@ def given(examination: Examination) -> Iterator[Finding]:
     slopes: list[Finding] = []
     for (call, labels, mixed), direct in zip(calls, _directly(seen), strict=False):
         rows = call.logits
-        judged.append(logits(rows, name=call.name, made_by=call.made_by, by_model=direct))
+        judged.append(
+            logits(rows, name=call.name, made_by=call.made_by, by_model=direct, swapped=call.swapped)
+        )
         if call.gradient is not None:
             gradient = rows_of(call.gradient)
             ignored = call.options.get("ignore_index", -100)

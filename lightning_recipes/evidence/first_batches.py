@@ -88,8 +88,7 @@ def first_batches(trials: Trials, batches: Sequence[Any], *, deadline: float) ->
         seen.evaluating |= layers.evaluating
         direct = [call for call in calls.classification() if call.source in layers.outputs]
         seen.modelled.append(bool(direct))
-        for call in calls.seen:
-            call.live = None
+        calls.let_go()
         return output
 
     def after(module: LightningModule, _: int) -> None:

@@ -42,6 +42,7 @@ class LossCall:
         before: What went into the first of these; `inputs` where there is none.
         source: `origin_of` what came in: calls that share it have mixed targets.
         gradient: The derivative of the step's loss by `inputs`, after the backward pass.
+        swapped: What came second depends on weights, and what came first does not.
         live: `before` with its graph, for a loss that replaces this one within the step.
     """
 
@@ -54,6 +55,7 @@ class LossCall:
     before: Tensor
     source: int
     gradient: Tensor | None = None
+    swapped: bool = False
     live: Tensor | None = None
 
     @property
@@ -151,6 +153,12 @@ class LossCalls(TorchFunctionMode):
         direct = [c for c in self.seen if c.name in CLASSIFICATION[:-1] and c.inputs.dim() > 1]
         return direct or [c for c in self.seen if c.name == "log_softmax"]
 
+    def let_go(self) -> None:
+        """Forget the tensors that hold the step's graph."""
+        self._made.clear()
+        for call in self.seen:
+            call.live = None
+
     def _note(self, name: str, live: Tensor, kept: Tensor, given: Mapping[str, Any], value: Tensor) -> None:
         made_by, before = self._history(live)
         options = {k: v for k, v in given.items() if k not in ("input", "target")}
@@ -164,6 +172,7 @@ class LossCalls(TorchFunctionMode):
             made_by=made_by,
             before=before.detach(),
             source=origin_of(live),
+            swapped=isinstance(target, Tensor) and target.requires_grad and not live.requires_grad,
             live=before,
         )
         if live.requires_grad:
