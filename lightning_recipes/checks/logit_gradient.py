@@ -24,6 +24,7 @@ def logit_gradient(
         name: Of the loss function, as torch calls it.
         mixed: Targets are blends, so that no single class must rise.
 
+    >>> import torch
     >>> logits, targets = torch.zeros(8, 3, requires_grad=True), torch.arange(8) % 3
     >>> torch.nn.functional.cross_entropy(logits, targets).backward()
     >>> logit_gradient(logits.grad, logits.detach(), targets, name="cross_entropy").status

@@ -51,6 +51,10 @@ def rate(examination: Examination) -> Iterator[Finding]:
         said = f"No optimizer step was taken in {PACE_STEPS} batches."
         yield Finding("learning rate", "FAIL", said, {"batches": PACE_STEPS}, ("missing-step",))
         return
+    if measured.cleared:
+        said = "The gradients are zero when the optimizer steps, though the backward pass gave some."
+        yield Finding("gradients of each step", "FAIL", said, {"steps": measured.steps}, ("missing-step",))
+        return
     yield learning_rate(
         measured.ratios,
         measured.growth,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import nn
 from torch.optim import Optimizer
 
 from ..checks import Finding
@@ -27,9 +28,11 @@ def parameters(examination: Examination) -> Iterator[Finding]:
     moved: set[str] = set()
     for seen in (examination.first, examination.pace):
         moved |= seen.with_gradient if seen is not None else set()
-    looked = examination.pace is not None and examination.pace.steps >= 3
+    pace = examination.pace
+    looked = pace is not None and pace.steps >= 3 and not pace.cleared
+    trainable = {name: p.numel() for name, p in named.items() if p.requires_grad}
     yield from coverage(
-        {name: p.numel() for name, p in named.items() if p.requires_grad},
+        trainable | hidden_parameters(module),
         [name for name, p in named.items() if id(p) in held],
         without_gradient=[n for n, p in named.items() if p.requires_grad and n not in moved]
         if looked
@@ -38,6 +41,30 @@ def parameters(examination: Examination) -> Iterator[Finding]:
         frozen=frozen,
         frozen_untrained=looks_untrained(module, names=frozen) if frozen else None,
     )
+
+
+def hidden_parameters(module: nn.Module) -> dict[str, int]:
+    """Return the sizes of parameters of layers in plain lists and dicts, which no module knows of.
+
+    >>> module = nn.Module()
+    >>> module.layers = [nn.Linear(2, 3, bias=False)]
+    >>> hidden_parameters(module)
+    {'layers[0].weight': 6}
+    """
+    known = {id(p) for p in module.parameters()}
+    hidden = {}
+    for path, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
+                continue
+            entries = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, layer in entries:
+                if isinstance(layer, nn.Module):
+                    place = f"{path}.{attribute}" if path else attribute
+                    for name, p in layer.named_parameters():
+                        if id(p) not in known and p.requires_grad:
+                            hidden[f"{place}[{key!r}].{name}"] = p.numel()
+    return hidden
 
 
 def optimizers(examination: Examination) -> Iterator[Finding]:

@@ -53,6 +53,11 @@ class Pace:
     with_gradient: set[str] = field(default_factory=set)
     error: str = ""
 
+    @property
+    def cleared(self) -> bool:
+        """Whether every step was taken without the gradients that came before it."""
+        return bool(self.clip_coefficients) and max(self.clip_coefficients) == 0.0
+
 
 def pace(trials: Trials, batch: Any, steps: int, *, deadline: float) -> Pace:  # noqa: ANN401
     """Take a few steps with the user's own optimizer on one batch, without dropout and decay.

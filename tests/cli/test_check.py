@@ -42,7 +42,7 @@ MODULE = """
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A module and a datamodule of one's own, in a file that can be imported; returns the arguments for them."""
+    """A module and a datamodule of one's own, in a file that can be imported: the arguments for them."""
     (tmp_path / "own_package.py").write_text(textwrap.dedent(MODULE))
     monkeypatch.syspath_prepend(tmp_path)
     return "--model", "own_package.Mine", "--data", "own_package.Data"
@@ -53,7 +53,7 @@ def found(out):
 
 
 def test_the_embedded_digits_have_no_fault(run, tmp_path):
-    status, out, err = run("check", *TINY, "--seconds", "120", "--json", "--data.limit_per_class", "null")
+    status, out, _ = run("check", *TINY, "--seconds", "120", "--json", "--data.limit_per_class", "null")
     assert status == 0, out
     assert {finding["status"] for finding in found(out)} <= {"PASS", "SKIP", "INFO"}
     assert not [finding for finding in found(out) if finding["status"] == "SKIP" and not finding["message"]]
@@ -61,14 +61,14 @@ def test_the_embedded_digits_have_no_fault(run, tmp_path):
 
 
 def test_a_module_of_ones_own(run, mine):
-    status, out, err = run("check", *mine, "--seconds", "60", "--json", "--strict")
+    status, out, _ = run("check", *mine, "--seconds", "60", "--json", "--strict")
     assert status == 0, out
     assert sum(finding["status"] == "PASS" for finding in found(out)) > 15
 
 
 def test_a_fault_ends_in_2_and_a_table_that_names_it(run, mine, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    status, out, err = run("check", *mine, "--model.softmax", "true", "--seconds", "60")
+    status, out, _ = run("check", *mine, "--model.softmax", "true", "--seconds", "60")
     assert status == 2
     lines = [line for line in out.splitlines() if line.startswith("│")]
     assert lines[0].split("│")[1].strip() == "FAIL"
@@ -78,7 +78,7 @@ def test_a_fault_ends_in_2_and_a_table_that_names_it(run, mine, monkeypatch):
 
 @pytest.mark.parametrize(("strict", "expected"), [((), 0), (("--strict",), 1)])
 def test_a_warning_ends_in_1_where_one_is_strict(run, mine, strict, expected):
-    status, out, err = run("check", *mine, "--model.smoothing", "0.7", "--seconds", "60", "--json", *strict)
+    status, out, _ = run("check", *mine, "--model.smoothing", "0.7", "--seconds", "60", "--json", *strict)
     assert status == expected, out
     assert found(out)[0]["status"] == "WARN"
     assert found(out)[0]["causes"] == ["label-smoothing-too-strong"]
@@ -94,7 +94,7 @@ def test_a_warning_ends_in_1_where_one_is_strict(run, mine, strict, expected):
     ],
 )
 def test_wrong_arguments_end_in_one_line(run, mine, arguments, said):
-    status, out, err = run("check", *mine, *arguments)
+    status, _, err = run("check", *mine, *arguments)
     assert status == 2
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
