@@ -50,7 +50,8 @@ class TrainingDoctor(Examining):
     Args:
         seconds: That the examination before the first step may take.
         steps: How many first steps are watched.
-        every_n_steps: Optimizer steps between two looks at updates and gradients.
+        every_n_steps: Optimizer steps between two looks at updates and gradients; activations are looked at a
+            quarter as often.
         strict: Whether what is wrong before the first step (WARN or FAIL) ends the run with an error.
         table: Whether tables are printed; without them, what is wrong is warned of.
         dirpath: Where `findings.json` and the monitors' files are written; by default the run's directory
@@ -71,7 +72,7 @@ class TrainingDoctor(Examining):
         *,
         seconds: float = 60.0,
         steps: int = 100,
-        every_n_steps: int = 10,
+        every_n_steps: int = 25,
         strict: bool = False,
         table: bool = True,
         dirpath: str | PathLike[str] | None = None,
@@ -93,7 +94,7 @@ class TrainingDoctor(Examining):
         self._own: list[Monitor] = [
             UpdateRatioMonitor(self.every_n_steps, dirpath=self.dirpath),
             GradientMonitor(self.every_n_steps, dirpath=self.dirpath),
-            ActivationMonitor(max(25, self.every_n_steps), table=False, dirpath=self.dirpath),
+            ActivationMonitor(4 * self.every_n_steps, table=False, dirpath=self.dirpath),
         ]
         for monitor in self._own:
             monitor.warns = False
