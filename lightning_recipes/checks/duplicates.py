@@ -4,35 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from hashlib import blake2b
-
-from torch import Tensor
 
 from .finding import Finding, Status
 
 CHECK = "validation in training"
 FAIL_FROM, WARN_FROM = 0.5, 0.05
 FEWEST = 8  # duplicates below which a share says nothing
-
-
-def sample_hashes(batch: Tensor, *, mirrored: bool = False) -> list[bytes]:
-    """Return a hash of the bytes of each sample.
-
-    Args:
-        batch: Samples, (B, ...).
-        mirrored: Whether a sample and its mirror image (last dimension turned) shall have the same hash.
-
-    >>> import torch
-    >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
-    >>> sample_hashes(image) == sample_hashes(image.flip(-1))
-    False
-    >>> sample_hashes(image, mirrored=True) == sample_hashes(image.flip(-1), mirrored=True)
-    True
-    """
-    if mirrored and batch.ndim > 1:
-        pairs = zip(_hashes(batch), _hashes(batch.flip(-1)), strict=True)
-        return [min(pair) for pair in pairs]
-    return _hashes(batch)
 
 
 def validation_in_training(train_hashes: Iterable[bytes], val_hashes: Iterable[bytes]) -> Finding:
@@ -85,11 +62,3 @@ def overlapping_indices(train_indices: Collection[int], val_indices: Collection[
     message = f"{found} of {len(val)} validation indices are training indices too; expected none."
     status: Status = "FAIL" if share >= FAIL_FROM else "WARN"
     return Finding(CHECK, status, message, evidence, ("validation-in-training",))
-
-
-def _hashes(batch: Tensor) -> list[bytes]:
-    # Adding 0 makes one zero of the two: -0.0 and 0.0 are the same sample.
-    batch = batch.detach().cpu()
-    batch = (batch.float() if batch.is_floating_point() else batch) + 0
-    rows = batch.reshape(len(batch), -1).contiguous().numpy()
-    return [blake2b(row.tobytes(), digest_size=12).digest() for row in rows]

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from .duplicates import sample_hashes
+from ..utils.hashes import sample_hashes
 from .finding import Finding
 
 CHECK_RANDOM = "random validation"

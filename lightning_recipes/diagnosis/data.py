@@ -158,7 +158,7 @@ def _steady(examination: Examination) -> Finding:
         passes.append(joined(batches))
     first, second = (inputs_of(batch) for batch in passes)
     if first is None or second is None or first.shape != second.shape:
-        return Finding("repeatable validation", "SKIP", "There are no inputs that could be compared.")
+        return Finding("random validation", "SKIP", "There are no inputs that could be compared.")
     given = [labels_of(batch) for batch in passes]
     return random_validation(first, second, first_targets=given[0], second_targets=given[1])
 

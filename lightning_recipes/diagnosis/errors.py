@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from ..checks import Finding
-from ..evidence.first_batches import FirstBatches
 
 PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -22,12 +21,11 @@ PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def error_finding(error: Exception, seen: FirstBatches | None = None) -> Finding:
+def error_finding(error: Exception) -> Finding:
     """Return a FAIL for a step that raises, with the likely causes.
 
     Args:
         error: What the module's own code raised; its text tells the causes, by `PATTERNS`.
-        seen: What was seen until then.
 
     >>> error_finding(IndexError("Target 9 is out of bounds.")).causes
     ('wrong-number-of-classes',)

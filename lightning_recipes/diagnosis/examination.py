@@ -16,6 +16,19 @@ from ..evidence.pace import Pace
 from ..evidence.scan import Scan, scan
 from ..evidence.trials import CannotTry, Trials
 
+# By when, as a share of the time, a part of the examination begins nothing new
+SHARES = {
+    "training data": 0.15,
+    "validation data": 0.2,
+    "first batches": 0.3,
+    "pace": 0.4,
+    "second look": 0.5,
+    "own attempt": 0.6,
+    "adam": 0.7,
+    "swaps": 0.9,
+    "inputs": 0.95,
+    "all": 1.0,
+}
 Stage = Callable[["Examination"], Iterable[Finding]]
 
 
@@ -35,13 +48,13 @@ class Examination:
         self.first: FirstBatches | None = None
         self.pace: Pace | None = None
 
-    def until(self, share: float) -> float:
-        """Return the moment at which so much of the time is spent, for `time.monotonic()`.
+    def until(self, part: str) -> float:
+        """Return the moment, of `time.monotonic()`, from which a part begins nothing new.
 
         Args:
-            share: Of the seconds, 0 to 1.
+            part: A key of `SHARES`.
         """
-        return self.began + share * self.seconds
+        return self.began + SHARES[part] * self.seconds
 
     def run(self, stages: Iterable[tuple[str, Stage]], *, timed: bool = True) -> list[Finding]:
         """Run the stages in order; one that cannot run, or for which no time is left, says SKIP and why.
@@ -54,7 +67,7 @@ class Examination:
             All findings so far, in the order in which they were found.
         """
         for name, stage in stages:
-            if timed and time.monotonic() > self.until(1.0):
+            if timed and time.monotonic() > self.until("all"):
                 self.findings.append(Finding(name, "SKIP", f"No time was left of {self.seconds:g} seconds."))
                 continue
             try:
@@ -75,13 +88,13 @@ class Examination:
     @cached_property
     def train(self) -> Scan:
         """What a look at the training data gave."""
-        return scan(self.trainer, self.trainer.train_dataloader, deadline=self.until(0.15))
+        return scan(self.trainer, self.trainer.train_dataloader, deadline=self.until("training data"))
 
     @cached_property
     def validation(self) -> Scan | None:
         """What a look at the validation data gave; None where there is none."""
         loader = validation_loader(self.trainer)
-        return None if loader is None else scan(self.trainer, loader, deadline=self.until(0.2))
+        return None if loader is None else scan(self.trainer, loader, deadline=self.until("validation data"))
 
     @cached_property
     def trained(self) -> bool:

@@ -75,7 +75,9 @@ def _again(examination: Examination) -> Sequence[LayerActivations]:
         return None
 
     if examination.module.automatic_optimization:
-        examination.trials.run(batches, 2 * len(batches), step=step, deadline=examination.until(0.5))
+        examination.trials.run(
+            batches, 2 * len(batches), step=step, deadline=examination.until("second look")
+        )
     return record.read()
 
 

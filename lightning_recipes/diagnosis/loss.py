@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ..checks import Finding, worst_first
-from ..checks.batch_mixing import batch_mixing, moved_rows
+from ..checks.batch_mixing import FLOAT32, batch_mixing, moved_rows
 from ..checks.initial_loss import initial_loss, label_independence
 from ..checks.label_smoothing import label_smoothing
 from ..checks.logit_gradient import logit_gradient
@@ -35,11 +35,11 @@ def first(examination: Examination) -> Iterator[Finding]:
     batches = examination.train.batches
     if not batches:
         raise examination.train.error or CannotTry("the training loader gives no batch")
-    seen = first_batches(examination.trials, batches, deadline=examination.until(0.3))
+    seen = first_batches(examination.trials, batches, deadline=examination.until("first batches"))
     examination.first = seen
     error = seen.outcome.error if seen.outcome is not None else None
     if error is not None and not seen.losses:
-        yield error_finding(error, seen)
+        yield error_finding(error)
         return
     loss = next((loss for loss in seen.losses if loss is not None), None)
     automatic = examination.module.automatic_optimization
@@ -51,7 +51,7 @@ def first(examination: Examination) -> Iterator[Finding]:
         causes = ("loss-detached", "detached-backbone", "frozen-backbone")
         yield Finding("first step", "FAIL", said, {}, causes)
     elif error is not None:
-        yield error_finding(error, seen)
+        yield error_finding(error)
     else:
         names = sorted({call.name for calls in seen.calls for call in calls.seen})
         called = ", ".join(names) or "no function that is known"
@@ -156,7 +156,7 @@ def mixing(examination: Examination) -> Iterator[Finding]:
         return
     index = 1
     single = _moved(examination, batch, index, torch.float32)
-    double = _moved(examination, batch, index, torch.float64) if single > 1e-4 else None
+    double = _moved(examination, batch, index, torch.float64) if single > FLOAT32 else None
     yield batch_mixing(single, double)
 
 

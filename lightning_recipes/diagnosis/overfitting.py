@@ -20,6 +20,7 @@ from ..evidence.trials import CannotTry
 from .examination import Examination
 
 SAMPLES, STEPS, PACE_STEPS = 32, 150, 20
+LEAST = 0.02  # share of the time that each attempt has in any case
 # Median clip coefficient; the first gradients may be large, so less than over a hundred steps.
 CLIPPED_EARLY = 1e-3
 SWAPPED = ("loss", "inputs", "initialization", "regularization", "modes", "frozen weights")
@@ -43,7 +44,9 @@ def rate(examination: Examination) -> Iterator[Finding]:
         CannotTry: There is nothing to train with, or the step raises at once.
     """
     _needs_loss(examination)
-    measured = pace(examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until(0.4))
+    measured = pace(
+        examination.trials, few_samples(examination), PACE_STEPS, deadline=examination.until("pace")
+    )
     examination.pace = measured
     if measured.error and not measured.losses:
         raise CannotTry(measured.error)
@@ -85,7 +88,7 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
     _needs_loss(examination)
     batch = few_samples(examination)
     size = size_of(batch)
-    first = _attempt(examination, batch, 0.6)
+    first = _attempt(examination, batch, examination.until("own attempt"))
     own = _learned(first)
     if own.passed:
         yield overfit(Attempts(own, samples=size, note=examination.trials.note))
@@ -98,14 +101,14 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
         said = f"Several optimizers may play against one another: {own.said()}."
         yield Finding("overfit", "SKIP", said)
         return
-    adam = _learned(_attempt(examination, batch, 0.7, optimizer="adam"))
+    adam = _learned(_attempt(examination, batch, examination.until("adam"), optimizer="adam"))
     swaps = {}
     if not adam.passed:
-        for number, name in enumerate(SWAPPED):
-            share = 0.7 + 0.2 * (number + 1) / len(SWAPPED)
-            if time.monotonic() > examination.until(share):
-                continue
-            swaps[name] = _learned(_attempt(examination, batch, share, swap=name))
+        for left, name in zip(range(len(SWAPPED), 0, -1), SWAPPED, strict=True):
+            remaining = examination.until("swaps") - time.monotonic()
+            if remaining > 0:
+                until = time.monotonic() + remaining / left
+                swaps[name] = _learned(_attempt(examination, batch, until, swap=name))
     attempts = Attempts(
         own, adam, swaps, samples=size, note=examination.trials.note, frozen=mostly_frozen(examination)
     )
@@ -115,7 +118,7 @@ def by_heart(examination: Examination) -> Iterator[Finding]:
 def _attempt(
     examination: Examination,
     batch: Any,  # noqa: ANN401 - batches have any form
-    share: float,
+    until: float,
     *,
     optimizer: str = "own",
     swap: str = "",
@@ -124,7 +127,7 @@ def _attempt(
         examination.trials,
         batch,
         STEPS,
-        deadline=max(examination.until(share), time.monotonic() + 0.02 * examination.seconds),
+        deadline=max(until, time.monotonic() + LEAST * examination.seconds),
         enough=lambda attempt: _learned(attempt).passed,
         optimizer=optimizer,
         swap=swap,

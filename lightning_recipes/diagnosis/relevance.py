@@ -47,7 +47,7 @@ def reach(examination: Examination) -> Iterator[Finding]:
                     rows.append(call.inputs)
         return None
 
-    examination.trials.run([batch], 11, step=step, optimizer="adam", deadline=examination.until(0.95))
+    examination.trials.run([batch], 11, step=step, optimizer="adam", deadline=examination.until("inputs"))
     if len(rows) == 2:
         yield input_reach(*rows)
 
@@ -70,7 +70,7 @@ def learning(examination: Examination) -> Iterator[Finding]:
     permuted: list[float] = []
     falls: list[float] = []
     for seed in range(SEEDS):
-        if time.monotonic() > examination.until(0.95):
+        if time.monotonic() > examination.until("inputs"):
             break
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
         held_out, rest = take(whole, order[: size // 4]), take(whole, order[size // 4 :])

@@ -13,9 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
+from ..utils.hashes import sample_hashes
 from ..utils.loaders import undisturbed
 from .batches import copied, inputs_of, labels_of, moved, size_of
-from .hashes import sample_hashes
 
 KEPT_SAMPLES, KEPT_BYTES = 512, 2**28
 LEAST_BATCHES = 10

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.precision import Precision
 from rich.table import Table
 
@@ -169,7 +170,7 @@ def _trainer(given: Trainer | None, callbacks: list[Callback]) -> Trainer:
         callbacks=callbacks,
         limit_val_batches=2,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=DummyLogger(),  # a step may log what it likes
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

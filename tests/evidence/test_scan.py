@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_recipes.evidence.hashes import sample_hashes
 from lightning_recipes.evidence.scan import raw_batches, scan
+from lightning_recipes.utils.hashes import sample_hashes
 from lightning_recipes.utils.rng import generator_states
 from tests.contract.toys import Noisy, same
 from tests.diagnosis.toys import Classifier, Stream, data, fit, loader, state
