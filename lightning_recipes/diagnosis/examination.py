@@ -15,6 +15,7 @@ from ..evidence.freshness import looks_untrained
 from ..evidence.pace import Pace
 from ..evidence.scan import Scan, scan
 from ..evidence.trials import CannotTry, Trials
+from ..utils.alone import alone
 
 # By when, as a share of the time, a part of the examination begins nothing new
 SHARES = {
@@ -71,7 +72,8 @@ class Examination:
                 self.findings.append(Finding(name, "SKIP", f"No time was left of {self.seconds:g} seconds."))
                 continue
             try:
-                self.findings.extend(stage(self))
+                with alone():  # the other processes wait for what this one finds
+                    self.findings.extend(stage(self))
             except CannotTry as reason:
                 self.findings.append(Finding(name, "SKIP", f"It could not be tried: {first_line(reason)}."))
             # Whatever a stranger's module does, an examination must not break its run.

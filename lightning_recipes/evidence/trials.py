@@ -59,16 +59,13 @@ class Trials:
         trainer: The trainer of the run, within it.
 
     Raises:
-        CannotTry: The weights are sharded, several processes share batch statistics, or the step takes an
-            iterator.
+        CannotTry: The weights are sharded.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         module = trainer.lightning_module
         if any(type(p).__name__ == "DTensor" or hasattr(p, "_handle") for p in module.parameters()):
             raise CannotTry("the weights are sharded")
-        if trainer.world_size > 1 and any(isinstance(m, torch.nn.SyncBatchNorm) for m in module.modules()):
-            raise CannotTry("SyncBatchNorm waits for the other processes")
         self.trainer, self.module = trainer, module
         self.note = ""
 
