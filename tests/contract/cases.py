@@ -20,7 +20,7 @@ class Case:
         wrong: Settings that are refused, each with a part of the message.
         watches: It leaves training as it would be without it.
         follows_training: It keeps metrics of training, of which a resumed epoch has only the rest.
-        of_process: Its state is of the process (random numbers), so that two differ from one.
+        of_process: Its state is of the process (random numbers, batches of its own), so that two differ from one.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -78,8 +78,9 @@ CASES = {
         ],
     ),
     "InitialLossCheck": Case(
-        options={"seconds": 5.0},
+        options={"seconds": 60.0},
         other={"strict": True},
+        of_process=True,
         wrong=[
             (
                 {"seconds": 0.0},
@@ -100,6 +101,7 @@ CASES = {
         options={"seconds": 60.0},
         other={"strict": True},
         wrong=[({"seconds": -1.0}, "`seconds` must be above 0, got -1.0")],
+        of_process=True,
     ),
     "TrainingDoctor": Case(
         options={"seconds": 60.0, "steps": 3, "every_n_steps": 2, "table": False},
@@ -110,6 +112,7 @@ CASES = {
             ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
         ],
         follows_training=True,
+        of_process=True,
     ),
     "SnapshotEnsemble": Case(
         options={"cycles": 2, "lr_max": 1.0},
