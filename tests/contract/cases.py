@@ -20,7 +20,7 @@ class Case:
         wrong: Settings that are refused, each with a part of the message.
         watches: It leaves training as it would be without it.
         follows_training: It keeps metrics of training, of which a resumed epoch has only the rest.
-        of_process: Its state is of the process (random numbers, batches of its own), so that two differ from one.
+        of_process: Its state is of the process (random numbers, its own batches): two differ from one.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
