@@ -20,7 +20,7 @@ def run_check(arguments: Sequence[str]) -> int:
     """Parse the arguments, examine the run, and print what was found.
 
     Returns:
-        The exit status: 2 for a FAIL, 1 for a WARN with `--strict`, else 0.
+        The exit status: 2 for a FAIL, 1 for a WARN with `--strict`, 130 after Ctrl-C, else 0.
 
     Raises:
         UserError: Whatever is wrong with the arguments.
@@ -29,6 +29,9 @@ def run_check(arguments: Sequence[str]) -> int:
     try:
         cli = CheckCLI("check", arguments)
         report = cli.check()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130  # as a shell has it after Ctrl-C
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     except ValueError as error:  # jsonargparse wraps what a constructor raises

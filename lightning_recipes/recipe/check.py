@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,9 @@ from ..diagnosis.examination import first_line
 from ..diagnosis.table import findings_table
 from ..diagnosis.verdict import weighed
 from ..utils.errors import UserError
+from ..utils.loaders import undisturbed
 from ..utils.rng import preserved_generators
-from ..utils.silence import quiet
+from ..utils.silence import kept_signals, quiet
 
 STEPS = 100
 BEFORE = 0.7  # share of the time for the examination before the first step
@@ -82,11 +84,11 @@ def check(
     Raises:
         UserError: `seconds` is not above 0, or `datamodule` is none of these.
     """
-    loaders = _loaders(datamodule)
+    data = _data(datamodule)
     began = time.monotonic()
     doctor = _Doctor(seconds=BEFORE * seconds, steps=STEPS, table=False)
     raised: Exception | None = None
-    with preserved_generators(), quiet():
+    with preserved_generators(), quiet(), kept_signals():
         try:
             subject = copy.deepcopy(module)
         except Exception as error:  # a stranger's module: why it has no copy is all there is to say
@@ -94,7 +96,10 @@ def check(
             return Report([Finding("examination", "SKIP", said)], time.monotonic() - began)
         run = _trainer(trainer, [doctor, _Ending(STEPS, began + seconds)])
         try:
-            run.fit(subject, **loaders)
+            with _undisturbed(data) as twins:
+                run.fit(subject, **twins)
+        except SystemExit as left:  # how Lightning leaves after Ctrl-C
+            raise KeyboardInterrupt from left
         except Exception as error:  # the user's own code raises; what the doctor saw before stands
             raised = error
     findings = list(doctor.findings)
@@ -103,7 +108,22 @@ def check(
     return Report(weighed(findings), time.monotonic() - began)
 
 
-def _loaders(given: Any) -> dict[str, Any]:  # noqa: ANN401
+@contextmanager
+def _undisturbed(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give data whose iteration the loaders do not notice, and the datamodule its trainer back."""
+    datamodule = data.get("datamodule")
+    if datamodule is not None:
+        before = datamodule.trainer
+        try:
+            yield data
+        finally:
+            datamodule.trainer = before
+        return
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(undisturbed(loader)) for name, loader in data.items()}
+
+
+def _data(given: Any) -> dict[str, Any]:  # noqa: ANN401
     if isinstance(given, LightningDataModule):
         return {"datamodule": given}
     if isinstance(given, Mapping):

@@ -1,6 +1,7 @@
 import copy
 import json
 import random
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -128,6 +129,28 @@ def test_the_report_as_json():
     assert [finding["check"] for finding in read["findings"]] == [
         finding.check for finding in report.findings
     ]
+
+
+def test_loaders_and_datamodules_are_left_as_they_were():
+    data = Digits()
+    check(Net(), data, seconds=0.1)
+    assert data.trainer is None
+    generator = torch.Generator().manual_seed(3)
+    loader = DataLoader(TensorDataset(*digits()[0]), 32, shuffle=True, generator=generator)
+    before = generator.get_state()
+    check(Net(), loader, seconds=0.1)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_ctrl_c_ends_it_and_leaves_the_handler():
+    class Interrupted(Net):
+        def training_step(self, batch, batch_idx):
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        check(Interrupted(), Digits(), seconds=5)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 # Modules that are no classifiers, and steps of all kinds: a check that cannot run says so
