@@ -81,6 +81,15 @@ class LossCall:
         return self.targets is not None and not self.targets.is_floating_point()
 
     @property
+    def contrastive(self) -> bool:
+        """Return whether the classes are the samples of the batch: as many, and each the target of one."""
+        if not self.hard or self.inputs.dim() != 2 or self.targets is None or self.targets.dim() != 1:
+            return False
+        rows, classes = self.inputs.shape
+        apart = self.targets.sort().values.diff() > 0
+        return 4 <= rows <= classes <= rows + 1 and bool(apart.all())
+
+    @property
     def reduction(self) -> str:
         """Return `mean`, `sum` or `none`."""
         return str(self.options.get("reduction") or "mean")
@@ -149,9 +158,14 @@ class LossCalls(TorchFunctionMode):
         return result
 
     def classification(self) -> list[LossCall]:
-        """Return the calls that judge rows of logits, those made by hand only where there is nothing else."""
+        """Return the calls that judge rows of logits, those made by hand only where there is nothing else.
+
+        A contrastive loss, whose classes are the samples of the batch, is none of them.
+        """
         direct = [c for c in self.seen if c.name in CLASSIFICATION[:-1] and c.inputs.dim() > 1]
-        return direct or [c for c in self.seen if c.name == "log_softmax"]
+        if direct:
+            return [call for call in direct if not call.contrastive]
+        return [c for c in self.seen if c.name == "log_softmax"]
 
     def let_go(self) -> None:
         """Forget the tensors that hold the step's graph."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..utils.rng import seed_generators
 from .batches import labels_of, with_inputs
 from .first_batches import loss_of
-from .loss_calls import BINARY, CLASSIFICATION, LossCall, LossCalls, rows_of
+from .loss_calls import BINARY, CLASSIFICATION, REGRESSION, LossCall, LossCalls, rows_of
 from .swaps import PREPARE, standardized
 from .trials import Trials
 
@@ -103,7 +103,8 @@ def memorize(
         if loss is not None:
             attempt.losses.append(loss.detach())
         if number == 0:
-            attempt.floor = 0.0 if swap == "loss" else least_loss(calls)
+            known = swap == "loss" or accounts_for(calls, loss)
+            attempt.floor = 0.0 if swap == "loss" else least_loss(calls) if known else None
         if number % LOOK_EVERY == 0 and call is not None:
             looked_at[:] = [call]
             right = share_correct(calls, given)
@@ -135,6 +136,20 @@ def main_call(calls: LossCalls) -> LossCall | None:
     """Return the call that judges classes; without one, the first of any."""
     found = calls.classification() or calls.seen
     return found[0] if found else None
+
+
+def accounts_for(calls: LossCalls, loss: Tensor | None) -> bool:
+    """Return whether a squared error or its like is all that the step's loss consists of, up to its sign.
+
+    Where it is not, as in a variational autoencoder, nobody knows how small the loss can be. Losses over
+    classes have their right answers to go by.
+    """
+    call = main_call(calls)
+    if call is None or call.name not in REGRESSION or loss is None:
+        return True
+    values = [float(other.value.mean()) for other in calls.seen]
+    whole = abs(float(loss.detach()))
+    return any(abs(whole - value) <= 0.05 * whole for value in (*values, sum(values)))
 
 
 def share_correct(calls: LossCalls, batch: Any) -> Tensor | None:  # noqa: ANN401

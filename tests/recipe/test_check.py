@@ -211,6 +211,35 @@ class Gan(LightningModule):
         return [torch.optim.Adam(part.parameters(), 1e-3) for part in (self.generator, self.judge)]
 
 
+class Variational(LightningModule):
+    """A squared error and a divergence, whose least sum nobody knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 16))
+        self.decoder = nn.Sequential(nn.Linear(8, 48), nn.ReLU(), nn.Linear(48, 64))
+
+    def training_step(self, batch, batch_idx):
+        mean, log_variance = self.encoder(batch[0]).chunk(2, 1)
+        code = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        error = functional.mse_loss(self.decoder(code), batch[0].flatten(1), reduction="sum") / len(code)
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        return error + divergence
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-3)
+
+
+class Contrastive(Net):
+    """Each image against its noisy twin: the classes are the samples of the batch."""
+
+    def training_step(self, batch, batch_idx):
+        one, two = (
+            functional.normalize(self(batch[0] + 0.1 * torch.randn_like(batch[0])), dim=1) for _ in range(2)
+        )
+        return functional.cross_entropy(one @ two.T / 0.1, torch.arange(len(one)))
+
+
 class NoOptimizer(Net):
     def configure_optimizers(self):
         return None
@@ -226,7 +255,9 @@ class Endless(IterableDataset):
 
 
 @pytest.mark.parametrize(
-    "module", [Dictionary, Nothing, OwnLoss, Regression, Gan, NoOptimizer], ids=lambda module: module.__name__
+    "module",
+    [Dictionary, Nothing, OwnLoss, Regression, Gan, Variational, Contrastive],
+    ids=lambda module: module.__name__,
 )
 def test_no_crash_and_no_false_verdict_on(module):
     report = check(module(), loaders(), seconds=SECONDS)
@@ -234,6 +265,12 @@ def test_no_crash_and_no_false_verdict_on(module):
         f for f in alarms(report) if not (module in (Nothing, NoOptimizer) and "step" in str(f.causes))
     ] == []
     assert not any("could not run" in finding.message for finding in report.findings)
+
+
+def test_no_optimizer_is_said_so():
+    first = check(NoOptimizer(), loaders(), seconds=SECONDS).findings[0]
+    assert (first.check, first.status) == ("parameters", "WARN")
+    assert first.causes == ("optimizer-misses-parameters",)
 
 
 def test_an_iterable_dataset_without_end():
