@@ -79,8 +79,10 @@ def rate(examination: Examination) -> Iterator[Finding]:
 def _needs_loss(examination: Examination) -> None:
     if examination.lossless:
         raise CannotTry("The training step returns no loss.")
-    if not examination.trainer.optimizers:
-        raise CannotTry("There is no optimizer.")
+    groups = [group for optimizer in examination.trainer.optimizers for group in optimizer.param_groups]
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    if not held & {id(parameter) for parameter in examination.module.parameters()}:
+        raise CannotTry("No optimizer holds a weight of the module.")
 
 
 def by_heart(examination: Examination) -> Iterator[Finding]:

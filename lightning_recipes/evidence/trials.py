@@ -178,13 +178,12 @@ class Trials:
             module, optimizers = copy.deepcopy((self.module, list(self.trainer.optimizers)), memo)
         except Exception as raised:  # of a `__deepcopy__`, or of what cannot be copied
             raise CannotTry(f"the module cannot be copied: {raised}") from raised
-        module.__class__ = _on_trial(type(self.module))  # type: ignore[arg-type]
+        module.__class__ = _on_trial(type(self.module))
         for parameter in module.parameters():
             parameter.grad = None
         return module, optimizers
 
 
-@functools.cache
 def _on_trial(kind: type[LightningModule]) -> type[LightningModule]:
     """Return a subclass whose hooks of beginning and end do nothing, and whose step the trial may replace."""
 
@@ -203,7 +202,8 @@ def _on_trial(kind: type[LightningModule]) -> type[LightningModule]:
 
         return step(self, own, kwargs.get("batch", given[0]), number)
 
-    return type(kind.__name__, (_OnTrial, kind), {"training_step": training_step})
+    # a name of its own, so that whoever finds classes by their names finds one
+    return type(f"_{kind.__name__}", (_OnTrial, kind), {"training_step": training_step})
 
 
 class _OnTrial(LightningModule):

@@ -142,6 +142,15 @@ def test_loaders_and_datamodules_are_left_as_they_were():
     assert torch.equal(generator.get_state(), before)
 
 
+def test_the_classes_of_the_copies_bear_other_names():
+    check(Net(), Digits(), seconds=0.1)
+
+    def below(kind):
+        return [kind.__name__, *(name for child in kind.__subclasses__() for name in below(child))]
+
+    assert below(LightningModule).count("Net") == 1
+
+
 def test_ctrl_c_ends_it_and_leaves_the_handler():
     class Interrupted(Net):
         def training_step(self, batch, batch_idx):
