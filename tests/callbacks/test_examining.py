@@ -12,6 +12,7 @@ from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET
 from ..recipe.faulty import Digits, Net, SignFlipped, SoftmaxFirst, Zero
+from .monitored import net, waits_by_step
 
 
 def fitted(module, *callbacks, epochs=1, **options):
@@ -150,3 +151,12 @@ def test_a_monitor_of_activations_sees_nothing_of_the_copies():
     fitted(Net, alone, max_steps=3)
     fitted(Net, beside, OverfitBatchCheck(), max_steps=3)
     assert [moment["layers"] for moment in beside.history] == [moment["layers"] for moment in alone.history]
+
+
+def test_the_host_waits_for_the_doctor_only_where_it_looks():
+    alone = waits_by_step([], net(), epochs=2)
+    doctor = TrainingDoctor(seconds=0.01, every_n_steps=10, table=False)
+    watched = waits_by_step([doctor], net(), epochs=2)
+    extra = [b - a for a, b in zip(alone, watched, strict=True)]
+    new_epoch = 13  # behind twelve batches, whose metrics were read
+    assert [step for step, waits in enumerate(extra, 1) if waits] == [1, 2, 3, 4, 5, 10, new_epoch, 20]
