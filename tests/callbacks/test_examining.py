@@ -11,14 +11,14 @@ from lightning_recipes.callbacks.examining import Examining
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET
-from ..recipe.faulty import Digits, Net, SignFlipped, SoftmaxFirst, Zero
+from ..recipe.faulty import Scans, Net, SignFlipped, SoftmaxFirst, Zero
 from .monitored import net, waits_by_step
 
 
 def fitted(module, *callbacks, epochs=1, **options):
     torch.manual_seed(0)
     trainer = Trainer(**{**QUIET, "max_epochs": epochs, **options}, callbacks=list(callbacks))
-    trainer.fit(module(), datamodule=Digits())
+    trainer.fit(module(), datamodule=Scans())
     return trainer
 
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_is_not_examined_again(tmp_path, monkeypatch):
     resumed, new = InitialLossCheck(), OverfitBatchCheck()
     monkeypatch.setattr(InitialLossCheck, "stages", (("never", None),))
     trainer = Trainer(**{**QUIET, "max_epochs": 2}, callbacks=[resumed, new])
-    trainer.fit(Net(), datamodule=Digits(), ckpt_path=tmp_path / "a.ckpt")
+    trainer.fit(Net(), datamodule=Scans(), ckpt_path=tmp_path / "a.ckpt")
     assert resumed.findings == first.findings
     assert [(f.status, f.check) for f in new.findings] == [("SKIP", "examination")]
 

@@ -78,7 +78,7 @@ CASES = {
         ],
     ),
     "InitialLossCheck": Case(
-        options={"seconds": 60.0},
+        options={"seconds": 600.0},
         other={"strict": True},
         of_process=True,
         wrong=[
@@ -98,13 +98,13 @@ CASES = {
         ],
     ),
     "OverfitBatchCheck": Case(
-        options={"seconds": 60.0},
+        options={"seconds": 600.0},
         other={"strict": True},
         wrong=[({"seconds": -1.0}, "`seconds` must be above 0, got -1.0")],
         of_process=True,
     ),
     "TrainingDoctor": Case(
-        options={"seconds": 60.0, "steps": 3, "every_n_steps": 2, "table": False},
+        options={"seconds": 600.0, "steps": 3, "every_n_steps": 2, "table": False},
         other={"strict": True, "steps": 4},
         wrong=[
             ({"seconds": 0.0}, "`seconds` must be above 0, got 0.0"),

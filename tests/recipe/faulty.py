@@ -146,7 +146,7 @@ def digits():
     return (images[:1200], targets[:1200]), (images[1200:], targets[1200:])
 
 
-class Digits(LightningDataModule):
+class Scans(LightningDataModule):
     """As somebody might write it; a subclass changes one thing."""
 
     def __init__(self):
@@ -165,28 +165,28 @@ class Digits(LightningDataModule):
         return DataLoader(TensorDataset(*self.val), 64)
 
 
-class Sorted(Digits):
+class Sorted(Scans):
     def change(self):
         order = self.train[1].argsort(stable=True)
         self.train, self.shuffle = tuple(part[order] for part in self.train), False
 
 
-class OneNan(Digits):
+class OneNan(Scans):
     def change(self):
         self.train[0][700, 0, 3, 3] = float("nan")
 
 
-class Overlapping(Digits):
+class Overlapping(Scans):
     def change(self):
         self.val = tuple(part[:300] for part in self.train)
 
 
-class Bytes(Digits):
+class Bytes(Scans):
     def change(self):
         self.train, self.val = ((images * 80 + 80, targets) for images, targets in (self.train, self.val))
 
 
-class ConstantLabels(Digits):
+class ConstantLabels(Scans):
     def change(self):
         self.train[1].fill_(3)
 
