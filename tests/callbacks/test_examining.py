@@ -11,7 +11,7 @@ from lightning_recipes.callbacks.examining import Examining
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET
-from ..recipe.faulty import Scans, Net, SignFlipped, SoftmaxFirst, Zero
+from ..recipe.faulty import Net, Scans, SignFlipped, SoftmaxFirst, Zero
 from .monitored import net, waits_by_step
 
 

@@ -17,7 +17,7 @@ from lightning_recipes.recipe import check
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET, same
-from .faulty import DATA, MODULES, Cleared, Scans, Net, SoftmaxFirst, digits
+from .faulty import DATA, MODULES, Cleared, Net, Scans, SoftmaxFirst, digits
 
 SECONDS = 60.0  # more than enough: what is found must not depend on the machine
 
