@@ -21,6 +21,7 @@ from ..evidence.activation_sums import LayerActivations
 from ..evidence.activations import ActivationRecord, Units, recording
 from ..plots import activation_histograms
 from ..utils.errors import UserError
+from ..utils.files import run_directory
 from ..utils.steps import around_next_step
 from .activation_table import activation_table
 
@@ -142,8 +143,7 @@ class ActivationMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the directory: on every rank, for `log_dir` is a collective call."""
-        log_dir = trainer.log_dir
-        self._directory = Path(self.dirpath or log_dir or trainer.default_root_dir)
+        self._directory = run_directory(trainer, self.dirpath)
 
     def on_train_batch_start(
         self,

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..plots import learning_curves
 from ..utils.errors import UserError
+from ..utils.files import run_directory
 from .epoch_metrics import EpochMetrics
 
 
@@ -78,8 +79,7 @@ class LearningCurves(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the directory: on every rank, for `log_dir` is a collective call."""
-        log_dir = trainer.log_dir
-        self._directory = Path(self.dirpath or log_dir or trainer.default_root_dir)
+        self._directory = run_directory(trainer, self.dirpath)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what is logged already."""

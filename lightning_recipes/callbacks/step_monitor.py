@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from ..checks import Finding
 from ..evidence.updates import depth_groups, is_weight
 from ..utils.errors import UserError
-from ..utils.files import write_csv
+from ..utils.files import run_directory, write_csv
 from ..utils.history import StepHistory
 from .watched import Lists, Watched, transferred
 
@@ -119,8 +119,7 @@ class StepMonitor(Callback, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the directory: on every rank, for `log_dir` is a collective call."""
-        log_dir = trainer.log_dir
-        self._directory = Path(self.dirpath or log_dir or trainer.default_root_dir)
+        self._directory = run_directory(trainer, self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook the optimizers."""

@@ -23,7 +23,7 @@ from ..diagnosis.table import findings_table
 from ..evidence.first_batches import loss_of
 from ..evidence.first_steps import FirstSteps
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import replacing, run_directory
 from .activations import ActivationMonitor
 from .epoch_metrics import EpochMetrics
 from .examining import Examining
@@ -127,8 +127,7 @@ class TrainingDoctor(Examining):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the directory: on every rank, for `log_dir` is a collective call."""
         super().on_fit_start(trainer, pl_module)
-        log_dir = trainer.log_dir
-        self._directory = Path(self.dirpath or log_dir or trainer.default_root_dir)
+        self._directory = run_directory(trainer, self.dirpath)
         self._tell("on_fit_start", trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

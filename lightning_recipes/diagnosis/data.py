@@ -27,7 +27,7 @@ from ..checks.sorted_data import sorted_data
 from ..evidence.batches import inputs_of, joined, labels_of, moved
 from ..evidence.scan import raw_batches
 from ..utils.rng import preserved_generators, seed_generators
-from .examination import Examination, validation_loader
+from .examination import Examination
 
 
 def inputs(examination: Examination) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def validation(examination: Examination) -> Iterator[Finding]:
 
 
 def _apart(examination: Examination) -> Finding:
-    train, val = examination.trainer.train_dataloader, validation_loader(examination.trainer)
+    train, val = examination.trainer.train_dataloader, examination.validation_loader
     first: Any = getattr(train, "dataset", None)
     second: Any = getattr(val, "dataset", None)
     if isinstance(first, Subset) and isinstance(second, Subset) and first.dataset is second.dataset:
@@ -149,7 +149,7 @@ def _steady(examination: Examination) -> Finding:
     for seed in (1, 2):
         with preserved_generators():
             seed_generators(seed)
-            taken = raw_batches(validation_loader(trainer))
+            taken = raw_batches(examination.validation_loader)
             batches = []
             for raw in islice(taken, 2):
                 seed_generators(seed)

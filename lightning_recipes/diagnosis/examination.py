@@ -95,8 +95,13 @@ class Examination:
     @cached_property
     def validation(self) -> Scan | None:
         """What a look at the validation data gave; None where there is none."""
-        loader = validation_loader(self.trainer)
+        loader = self.validation_loader
         return None if loader is None else scan(self.trainer, loader, deadline=self.until("validation data"))
+
+    @cached_property
+    def validation_loader(self) -> Any:  # noqa: ANN401 - any iterable of batches
+        """The first validation loader, asked for once; None without one."""
+        return validation_loader(self.trainer)
 
     @cached_property
     def trained(self) -> bool:

@@ -30,7 +30,7 @@ def first(examination: Examination) -> Iterator[Finding]:
     """Hand the first batches to a copy, and say whether its step works at all.
 
     Raises:
-        ValueError: The loader gives no batch, or raises something else, which goes on.
+        CannotTry: The loader gives no batch; what it raises itself goes on.
     """
     batches = examination.train.batches
     if not batches:
@@ -183,10 +183,11 @@ def _moved(examination: Examination, batch: Any, index: int, dtype: torch.dtype)
             rows.append(call.inputs if call.inputs.dim() > 1 else call.inputs[:, None])
         return loss_of(output)
 
-    autocast = examination.trials.module.trainer.precision
     outcome = examination.trials.run([batch], 1, step=step, optimizer="held", prepare=prepare)
     if len(rows) < 2:
-        raise CannotTry(f"with {dtype} and precision {autocast} the step raises {outcome.error}")
+        raise CannotTry(
+            f"with {dtype} and precision {examination.trainer.precision} the step raises {outcome.error}"
+        )
     before, after = (r.flatten(1) for r in rows)
     if len(before) != size_of(batch):
         raise CannotTry("the loss is given another number of rows than the batch has samples")

@@ -102,9 +102,10 @@ def memorize(
             loss = call.value.mean()
         if loss is not None:
             attempt.losses.append(loss.detach())
-        if number == 0:
-            known = swap == "loss" or accounts_for(calls, loss)
-            attempt.floor = 0.0 if swap == "loss" else least_loss(calls) if known else None
+        if number == 0 and swap == "loss":
+            attempt.floor = 0.0
+        elif number == 0 and accounts_for(calls, loss):
+            attempt.floor = least_loss(calls)
         if number % LOOK_EVERY == 0 and call is not None:
             looked_at[:] = [call]
             right = share_correct(calls, given)

@@ -31,6 +31,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def run_directory(trainer: Any, dirpath: str | os.PathLike[str] | None) -> Path:  # noqa: ANN401 - a Trainer
+    """Return where a callback writes: `dirpath`, or else the run's directory.
+
+    To be asked for on every rank, for `log_dir` is a collective call.
+    """
+    log_dir = trainer.log_dir
+    return Path(dirpath or log_dir or trainer.default_root_dir)
+
+
 def save_whole(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a checkpoint: what stands at `path` is always whole.
 

@@ -154,7 +154,6 @@ def test_random_validation_whatever_it_is_drawn_from(source, monkeypatch):
     loader = DataLoader(Augmented(lambda: torch.as_tensor(draw(), dtype=torch.float32)), batch_size=16)
 
     def act(trainer, module):
-        monkeypatch.setattr("lightning_recipes.diagnosis.data.validation_loader", lambda _: loader)
         monkeypatch.setattr("lightning_recipes.diagnosis.examination.validation_loader", lambda _: loader)
         return Examination(trainer, seconds=20).run([("validation data", STAGES["validation data"])])
 
