@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the suite says the same on every machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores, and sums in one order
@@ -15,6 +16,14 @@ torch.set_num_threads(1)
 def _somewhere_else(tmp_path, monkeypatch):
     """Run every test in a folder of its own: whatever it writes by default lands there."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Have Ctrl-C raise, as at a terminal: in the background it is ignored, and Lightning leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
