@@ -32,9 +32,7 @@ class Examining(Callback):
 
     def __init__(self, *, seconds: float, strict: bool) -> None:
         if not seconds > 0:
-            raise UserError(
-                f"`seconds` must be above 0, got {seconds}. To examine nothing, leave the callback out."
-            )
+            raise UserError(f"`seconds` must be above 0, got {seconds}. A minute examines a small network.")
         self.seconds, self.strict = seconds, strict
         self._reset()
 

@@ -78,7 +78,12 @@ def _decay(groups: Sequence[Mapping[str, Any]], decoupled: bool) -> list[Finding
     evidence = {"lr": rate, "weight_decay": decay, "shrinkage": rate * decay, "decoupled": decoupled}
     times = f"{worst:.2g} times what recipes use at most"
     message = f"Weight decay {decay:.3g} at the learning rate {rate:.3g} is {times}."
-    return [Finding(CHECK, "WARN", message, evidence, ("weight-decay-too-high",))]
+    causes = ["weight-decay-too-high"]
+    # Recipes go up to AdamW 1e-2 and 0.3, SGD 3.2 (large batches) and 5e-3: what is further out is likelier.
+    usual = (1e-2, 0.3) if decoupled or _beta(where) is not None else (3.2, 5e-3)
+    if rate > usual[0]:
+        causes.insert(0 if rate / usual[0] > decay / usual[1] else 1, "learning-rate-too-high")
+    return [Finding(CHECK, "WARN", message, evidence, tuple(causes))]
 
 
 def _momentum(groups: Sequence[Mapping[str, Any]]) -> list[Finding]:

@@ -86,7 +86,8 @@ def explain(message: str, options: list[str]) -> str:
 def _no_class(key: str, name: str, base: type | None) -> str:
     known = list(_subclasses(base)) if base else []
     hint = did_you_mean(name, {child.__name__ for child in known})
-    ours = sorted(child.__name__ for child in known if child.__module__.startswith("lightning_recipes"))
+    names = (child.__name__ for child in known if child.__module__.startswith("lightning_recipes"))
+    ours = sorted(name for name in names if not name.startswith("_"))
     listed = f" Known: {', '.join(ours)}; another is given by its import path." if key in _OWN else ""
     return f"`--{key}`: there is no class `{name}`.{hint}{listed}"
 

@@ -47,6 +47,19 @@ def test_faults_are_named(optimizer, decoupled, options, cause):
     assert [finding.causes for finding in optimizer_settings(groups, decoupled=decoupled)] == [(cause,)]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "decoupled", "options"),
+    [
+        (optim.AdamW, True, {"lr": 0.2, "weight_decay": 0.05}),
+        (optim.SGD, False, {"lr": 500.0, "weight_decay": 0.05}),
+    ],
+)
+def test_a_rate_that_is_further_out_than_the_decay_comes_first(optimizer, decoupled, options):
+    groups = optimizer(WEIGHTS.parameters(), **options).param_groups
+    (finding,) = optimizer_settings(groups, decoupled=decoupled)
+    assert finding.causes == ("learning-rate-too-high", "weight-decay-too-high")
+
+
 def test_one_group_may_rest():
     groups = [{"lr": 0.0}, {"lr": 0.1}]
     assert optimizer_settings(groups, decoupled=False)[0].status == "PASS"

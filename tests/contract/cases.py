@@ -82,10 +82,7 @@ CASES = {
         other={"strict": True},
         of_process=True,
         wrong=[
-            (
-                {"seconds": 0.0},
-                "`seconds` must be above 0, got 0.0. To examine nothing, leave the callback out",
-            ),
+            ({"seconds": 0.0}, "`seconds` must be above 0, got 0.0. A minute"),
         ],
     ),
     "LearningCurves": Case(
