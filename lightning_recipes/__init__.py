@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .callbacks import ActivationMonitor as ActivationMonitor
     from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
     from .callbacks import ExactResume as ExactResume
+    from .callbacks import FineTuning as FineTuning
     from .callbacks import GradientMonitor as GradientMonitor
     from .callbacks import InitialLossCheck as InitialLossCheck
     from .callbacks import LearningCurves as LearningCurves
@@ -43,6 +44,7 @@ __all__, __getattr__ = lazy_names(
         "InitialLossCheck": "callbacks",
         "SnapshotEnsemble": "callbacks",
         "ExactResume": "callbacks",
+        "FineTuning": "callbacks",
         "GradientMonitor": "callbacks",
         "UpdateRatioMonitor": "callbacks",
         "EarlyStoppingWithRestore": "callbacks",

@@ -7,6 +7,7 @@ from .activations import ActivationMonitor
 from .early_stopping import EarlyStoppingWithRestore
 from .ema import EMA
 from .exact_resume import ExactResume
+from .fine_tuning import FineTuning
 from .gradients import GradientMonitor
 from .initial_loss import InitialLossCheck
 from .learning_curves import LearningCurves
@@ -22,6 +23,7 @@ __all__ = [
     "ActivationMonitor",
     "EarlyStoppingWithRestore",
     "ExactResume",
+    "FineTuning",
     "GradientMonitor",
     "InitialLossCheck",
     "LearningCurves",

@@ -69,6 +69,20 @@ CASES = {
         watches=False,
     ),
     "ExactResume": Case(of_process=True),
+    "FineTuning": Case(
+        options={"backbone": "net", "probe_epochs": 1, "backbone_scale": 0.5},
+        other={"backbone": "net.1", "policy": "linear_probe"},
+        wrong=[
+            ({"policy": "fine_tune"}, "got 'fine_tune'. Did you mean `finetune`"),
+            ({"backbone_scale": 0.0}, "`backbone_scale` must be above 0, got 0.0. To freeze it, take"),
+            ({"layer_decay": 1.5}, "`layer_decay` must lie in (0, 1], got 1.5"),
+            ({"layer_decay": 0.0}, "`layer_decay` must lie in (0, 1], got 0.0"),
+            ({"unfreeze_every": 0}, "`unfreeze_every` must be at least 1, got 0"),
+            ({"probe_epochs": 1.5}, "a whole number of epochs or a fraction in (0, 1), got 1.5"),
+            ({"probe_epochs": -1}, "a whole number of epochs or a fraction in (0, 1), got -1"),
+        ],
+        watches=False,
+    ),
     "GradientMonitor": Case(
         options={"every_n_steps": 2},
         other={"every_n_steps": 3, "name": "second"},

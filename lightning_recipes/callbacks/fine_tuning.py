@@ -1,0 +1,206 @@
+"""Transfer learning as one setting: what is frozen, when, and at which rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from ..transfer import (
+    Depths,
+    Freezer,
+    PolicyName,
+    depths,
+    first_trained_stage,
+    layerwise_rates,
+    norm_parameters,
+    probing_epochs,
+    rate_shares,
+    whole,
+)
+from ..utils.errors import UserError, did_you_mean
+from ..utils.overrides import override
+
+
+class FineTuning(Callback):
+    """Trains a pretrained backbone by a policy: probe, fine-tune, both in turn, or stage after stage.
+
+    All parameters are in the optimizer from the first step on, in groups named by their depth, so that a
+    schedule holds for the whole run. What is frozen follows from the epoch alone, so that a resumed run goes
+    on as if it had never been cut off. Frozen layers evaluate: their BatchNorm statistics do not move.
+
+    Args:
+        policy: `scratch` (all learns at one rate), `linear_probe` (the head alone), `finetune` (all),
+            `probe_then_finetune` (the head alone for `probe_epochs`, then all) or `gradual_unfreeze` (the
+            head, then a stage more every `unfreeze_every` epochs).
+        backbone: The attribute of the module that is the backbone; everything else is the head.
+        backbone_scale: Learning rate of the backbone's last layer, relative to the head.
+        layer_decay: Learning rate of each layer relative to the next one, in (0, 1].
+        freeze_until: Never train what lies before this part of the backbone (`layer3`), or so many stages.
+        probe_epochs: Epochs of the head alone, or a fraction of the run in (0, 1).
+        unfreeze_every: Epochs from one stage to the next.
+        freeze_norms: Also keep every BatchNorm of the backbone frozen, while its other layers learn.
+
+    Raises:
+        UserError: An argument out of its bounds; a module without such a backbone; a backbone that does not
+            say how deep its layers lie, where that matters; a strategy that shards parameters.
+
+    Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+    2022.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyName = "probe_then_finetune",
+        *,
+        backbone: str = "backbone",
+        backbone_scale: float = 0.1,
+        layer_decay: float = 1.0,
+        freeze_until: str | int | None = None,
+        probe_epochs: float = 0.3,
+        unfreeze_every: int = 1,
+        freeze_norms: bool = False,
+    ) -> None:
+        if not backbone_scale > 0:
+            raise UserError(
+                f"`backbone_scale` must be above 0, got {backbone_scale}. To freeze it, take `linear_probe`."
+            )
+        if not 0 < layer_decay <= 1:
+            raise UserError(f"`layer_decay` must lie in (0, 1], got {layer_decay}. 0.75 is usual.")
+        if unfreeze_every < 1:
+            raise UserError(f"`unfreeze_every` must be at least 1, got {unfreeze_every}.")
+        first_trained_stage(policy, 0, n_stages=0)
+        probing_epochs(probe_epochs, 1)
+        self.policy: PolicyName = policy
+        self.backbone = backbone
+        self.backbone_scale, self.layer_decay = backbone_scale, layer_decay
+        self.freeze_until = freeze_until
+        self.probe_epochs, self.unfreeze_every = probe_epochs, unfreeze_every
+        self.freeze_norms = freeze_norms
+        self._freezer: Freezer | None = None
+        self._release: Callable[[], None] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Tell two backbones of one module apart."""
+        return f"{type(self).__qualname__}{{'backbone': {self.backbone!r}}}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the optimizers, when they are built, cut their groups by depth.
+
+        Raises:
+            UserError: The strategy shards parameters.
+        """
+        if stage != "fit":
+            return
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            raise UserError(
+                f"FineTuning works on one device and with DDP, got {type(trainer.strategy).__name__}. "
+                "Set `strategy: ddp`."
+            )
+        self._leave(pl_module)
+        if self.policy in ("scratch", "linear_probe"):
+            return
+
+        def with_rates(configure: Callable[[], Any]) -> Any:  # noqa: ANN401 - one of the forms that Lightning takes
+            backbone = self._part(pl_module)
+            shares = rate_shares(
+                backbone,
+                self._depths(backbone),
+                backbone_scale=self.backbone_scale,
+                layer_decay=self.layer_decay,
+            )
+            with layerwise_rates(shares):
+                return configure()
+
+        self._release = override(pl_module, "configure_optimizers", with_rates)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the backbone: by now the module's `setup` has run, and the optimizers are there."""
+        backbone = self._part(pl_module)
+        self._take_back()
+        self._lies = self._depths(backbone)
+        frozen = 0 if self.freeze_until is None else self._lies.stage(self.freeze_until)
+        self._settings = {"n_stages": len(self._lies.names), "frozen": frozen}
+        if self.policy == "probe_then_finetune":
+            self._settings["probe_epochs"] = probing_epochs(self.probe_epochs, trainer.max_epochs)
+        self._freezer = Freezer(backbone)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze what the epoch asks for: one that was cut off within has no `on_train_epoch_start`."""
+        self._follow(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze what the epoch asks for."""
+        self._follow(trainer, pl_module)
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's signature
+        batch_idx: int,
+    ) -> None:
+        """Keep frozen layers evaluating, also where the module told all of them to train."""
+        if self._freezer is not None:
+            self._freezer.keep_still()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        self._leave(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module as it was."""
+        self._leave(pl_module)
+
+    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        freezer, lies = self._freezer, self._lies
+        assert freezer is not None  # since `on_fit_start`
+        first = first_trained_stage(
+            self.policy, trainer.current_epoch, unfreeze_every=self.unfreeze_every, **self._settings
+        )
+        parameters = dict(freezer.module.named_parameters())
+        frozen: set[Tensor] = {p for name, p in parameters.items() if lies.stages[name] < first}
+        if self.freeze_norms:
+            frozen |= norm_parameters(freezer.module)
+        if not freezer.freeze(frozen):
+            return
+        trained = "all of" if first == 0 else f"{', '.join(lies.names[first:]) or 'nothing'} of"
+        rank_zero_info(
+            f"FineTuning, epoch {trainer.current_epoch}: training the head and {trained} `{self.backbone}`, "
+            f"{sum(p.numel() for p in pl_module.parameters() if p.requires_grad):,} parameters."
+        )
+        if isinstance(trainer.strategy, DDPStrategy):
+            # DDP knows what learned when it was made, and would leave the rest unsynchronised
+            trainer.strategy.model = pl_module
+            trainer.strategy.configure_ddp()
+
+    def _part(self, pl_module: LightningModule) -> nn.Module:
+        try:
+            return pl_module.get_submodule(self.backbone)
+        except AttributeError:
+            parts = [name for name, _ in pl_module.named_children()]
+            raise UserError(
+                f"`backbone` must name a part of {type(pl_module).__name__}, got {self.backbone!r}."
+                f"{did_you_mean(self.backbone, parts)} Its parts are {', '.join(parts)}."
+            ) from None
+
+    def _depths(self, backbone: nn.Module) -> Depths:
+        """Return the depths, or one for all where they do not matter."""
+        matters = self.layer_decay != 1 or self.freeze_until is not None or self.policy == "gradual_unfreeze"
+        return depths(backbone) if matters else whole(backbone)
+
+    def _take_back(self) -> None:
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+    def _leave(self, pl_module: LightningModule) -> None:
+        self._take_back()
+        if self._freezer is not None:
+            self._freezer.restore(training=pl_module.training)
+            self._freezer = None

@@ -1,0 +1,109 @@
+"""How deep the parameters of a backbone lie: its layers, and the stages that they make up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from torch import nn
+
+from ..utils.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The parameters of a backbone by depth, 0 at the input.
+
+    Args:
+        layers: Each parameter's name to its layer; layers are blocks of a network, as timm groups them.
+        stages: Each parameter's name to its stage; those of a ResNet are its stem and `layer1` to `layer4`.
+        names: A name for each stage, input first: what its parameters' names have in common.
+    """
+
+    layers: dict[str, int]
+    stages: dict[str, int]
+    names: list[str]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return max(self.layers.values(), default=-1) + 1
+
+    def stage(self, wanted: str | int) -> int:
+        """Return the number of stages below a layer, by the layer's name; or a number of stages as it is.
+
+        Args:
+            wanted: A stage or any part of it (`layer3`, `blocks.7`), or a number of stages.
+
+        Raises:
+            UserError: There is no such part, or there are fewer stages.
+        """
+        if isinstance(wanted, int):
+            if not 0 <= wanted <= len(self.names):
+                raise UserError(
+                    f"`freeze_until` must lie in 0..{len(self.names)}, the stages of the backbone "
+                    f"({', '.join(self.names)}), got {wanted}."
+                )
+            return wanted
+        found = [s for name, s in self.stages.items() if name == wanted or name.startswith(f"{wanted}.")]
+        if not found:
+            raise UserError(
+                f"`freeze_until` must name a part of the backbone, got {wanted!r}."
+                f"{did_you_mean(wanted, self.names)} Its stages are {', '.join(self.names)}."
+            )
+        return min(found)
+
+
+def depths(backbone: Any) -> Depths:  # noqa: ANN401 - timm's classes
+    """Return the depth of each parameter of a timm backbone, as its `group_matcher` has it.
+
+    Args:
+        backbone: A module with timm's method `group_matcher(coarse)`.
+
+    Raises:
+        UserError: It has none.
+
+    >>> import timm
+    >>> found = depths(timm.create_model("resnet10t", num_classes=0))
+    >>> found.names, found.n_layers, found.stage("layer3")
+    (['conv1', 'layer1', 'layer2', 'layer3', 'layer4'], 5, 3)
+    """
+    from timm.models import group_parameters  # slow to import
+
+    if not callable(getattr(backbone, "group_matcher", None)):
+        raise UserError(
+            f"{type(backbone).__name__} has no `group_matcher`, which says how deep its layers lie. "
+            "Leave `layer_decay` at 1 and `freeze_until` out, or give the class timm's method "
+            "`group_matcher(self, coarse=False)`."
+        )
+    layers, stages = (
+        dict(group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True))
+        for coarse in (False, True)
+    )
+    members: list[list[str]] = [[] for _ in range(max(stages.values()) + 1)]
+    for name, stage in stages.items():
+        members[stage].append(name)
+    return Depths(layers, stages, [_shared_name(names) for names in members])
+
+
+def whole(backbone: nn.Module) -> Depths:
+    """Return a backbone as one layer in one stage, for where depth does not matter.
+
+    >>> whole(nn.Linear(2, 1)).names
+    ['backbone']
+    """
+    flat = {name: 0 for name, _ in backbone.named_parameters()}
+    return Depths(flat, dict(flat), ["backbone"])
+
+
+def _shared_name(names: Sequence[str]) -> str:
+    """Return the modules that all names begin with; the first name's module where there is none.
+
+    >>> _shared_name(["layer1.0.conv1.weight", "layer1.1.conv2.weight"])
+    'layer1'
+    """
+    paths = [name.split(".")[:-1] for name in names]
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths))]
+    return ".".join(shared) or names[0].split(".")[0]

@@ -1,0 +1,109 @@
+"""A learning rate for each depth of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .depth import Depths
+
+
+class Share(NamedTuple):
+    """Where a parameter lies, and its part of the learning rate."""
+
+    label: str
+    scale: float
+
+
+def rate_shares(
+    backbone: nn.Module, depths: Depths, *, backbone_scale: float = 1.0, layer_decay: float = 1.0
+) -> dict[Tensor, Share]:
+    r"""Return each backbone parameter's part of the learning rate: :math:`s \cdot d^{L - 1 - l}` in layer l.
+
+    The last of the L layers learns at `backbone_scale` s, each other at `layer_decay` d times the one above.
+
+    Args:
+        backbone: Whose parameters `depths` names.
+        depths: Their layers.
+        backbone_scale: s, relative to the head.
+        layer_decay: d, in (0, 1].
+
+    Returns:
+        Parameter to label (`backbone.LAYER`) and scale.
+
+    Source: Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2022 (which count the head as one more layer).
+
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    >>> layers = {"0.weight": 0, "1.weight": 1}
+    >>> shares = rate_shares(net, Depths(layers, layers, ["0", "1"]), backbone_scale=0.5, layer_decay=0.5)
+    >>> [tuple(share) for share in shares.values()]
+    [('backbone.0', 0.25), ('backbone.1', 0.5)]
+    """
+    last = depths.n_layers - 1
+    return {
+        parameter: Share(
+            f"backbone.{depths.layers[name]}" if layer_decay != 1 else "backbone",
+            backbone_scale * layer_decay ** (last - depths.layers[name]),
+        )
+        for name, parameter in backbone.named_parameters()
+    }
+
+
+def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Share]) -> list[dict[str, Any]]:  # noqa: ANN401 - a float or a tensor
+    """Cut an optimizer's parameter group by depth, the rest (the head) first.
+
+    Args:
+        group: With its `params`: tensors, or pairs of name and tensor.
+        rate: Its learning rate, where it has none of its own.
+        shares: Where the backbone's parameters lie.
+
+    Returns:
+        Groups with a `name` and a learning rate each; one without a parameter of the backbone as it is.
+
+    >>> weight, bias = nn.Linear(1, 1).parameters()
+    >>> parts = split_group({"params": [weight, bias]}, 0.5, {weight: Share("backbone", 0.1)})
+    >>> [(part["name"], part["lr"]) for part in parts]
+    [('head', 0.5), ('backbone', 0.05)]
+    """
+    params = group["params"]
+    members = [params] if isinstance(params, Tensor) else list(params)
+    parts: dict[Share, list[Any]] = {}
+    for member in members:
+        parameter = member[1] if isinstance(member, tuple) else member
+        parts.setdefault(shares.get(parameter, Share("head", 1.0)), []).append(member)
+    rest = {**group, "params": members}
+    if all(share.label == "head" for share in parts):
+        return [rest]
+    rate = group.get("lr", rate)
+    before = f"{group['name']}/" if "name" in group else ""
+    ordered = sorted(parts, key=lambda share: share.scale, reverse=True)
+    return [
+        {**rest, "params": parts[share], "name": before + share.label, "lr": rate * share.scale}
+        for share in ordered
+    ]
+
+
+@contextmanager
+def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[None]:
+    """Have every optimizer that is built within the block cut its parameter groups by depth.
+
+    So schedulers, which read the groups when they are built, know of them; the optimizer may be any one.
+
+    Args:
+        shares: As `rate_shares` gives them.
+    """
+    add = Optimizer.add_param_group
+
+    def add_parts(self: Optimizer, param_group: dict[str, Any]) -> None:
+        for part in split_group(param_group, self.defaults.get("lr"), shares):
+            add(self, part)
+
+    Optimizer.add_param_group = add_parts  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Optimizer.add_param_group = add  # type: ignore[method-assign]
