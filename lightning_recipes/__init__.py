@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
     from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
+    from .datamodules import CachedFeatures as CachedFeatures
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
@@ -33,6 +34,7 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "ActivationMonitor": "callbacks",
+        "CachedFeatures": "datamodules",
         "DigitsDataModule": "datamodules",
         "EnsembleClassifier": "modules",
         "ImageClassifier": "modules",

@@ -169,10 +169,13 @@ class FineTuning(Callback):
             frozen |= norm_parameters(freezer.module)
         if not freezer.freeze(frozen):
             return
-        trained = "all of" if first == 0 else f"{', '.join(lies.names[first:]) or 'nothing'} of"
+        learning = lies.names[first:]
+        what = (
+            f" and {', '.join(learning) if first else 'all'} of `{self.backbone}`" if learning else " alone"
+        )
+        count = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         rank_zero_info(
-            f"FineTuning, epoch {trainer.current_epoch}: training the head and {trained} `{self.backbone}`, "
-            f"{sum(p.numel() for p in pl_module.parameters() if p.requires_grad):,} parameters."
+            f"FineTuning, epoch {trainer.current_epoch}: training the head{what}, {count:,} parameters."
         )
         if isinstance(trainer.strategy, DDPStrategy):
             # DDP knows what learned when it was made, and would leave the rest unsynchronised

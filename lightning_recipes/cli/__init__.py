@@ -10,6 +10,7 @@ from ..utils.errors import UserError, did_you_mean
 COMMANDS = {
     "fit": "Train, keep the best weights, and measure them. Without arguments: on the embedded digits.",
     "check": "Say what is wrong with a run before it is begun, and what to do about it.",
+    "advise-transfer": "Say how to transfer a pretrained backbone to these images.",
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:<17}{text}" for name, text in COMMANDS.items())))
         return 0
     if arguments[0] == "--version":
         from .. import __version__
@@ -67,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .check import run_check
 
             return run_check(rest)
+        elif command == "advise-transfer":
+            from .advise import run_advise
+
+            run_advise(rest)
         else:
             from .train import run
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 
 from ..recipe import Report, check
-from ..utils.errors import UserError
-from .parser import user_error
+from .parser import explain_errors
 from .train import RecipesCLI, quiet
 
 
@@ -27,17 +25,12 @@ def run_check(arguments: Sequence[str]) -> int:
     """
     quiet()
     try:
-        cli = CheckCLI("check", arguments)
-        report = cli.check()
+        with explain_errors():
+            cli = CheckCLI("check", arguments)
+            report = cli.check()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130  # as a shell has it after Ctrl-C
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except ValueError as error:  # jsonargparse wraps what a constructor raises
-        if (cause := user_error(error)) is None:
-            raise
-        raise cause from None
     if cli.config.json:
         print(report.to_json())
     else:

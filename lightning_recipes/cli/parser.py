@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
@@ -90,6 +92,19 @@ def _no_class(key: str, name: str, base: type | None) -> str:
     ours = sorted(name for name in names if not name.startswith("_"))
     listed = f" Known: {', '.join(ours)}; another is given by its import path." if key in _OWN else ""
     return f"`--{key}`: there is no class `{name}`.{hint}{listed}"
+
+
+@contextmanager
+def explain_errors() -> Iterator[None]:
+    """Turn what Lightning and jsonargparse say of a mistake into a `UserError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except ValueError as error:  # jsonargparse wraps what a constructor raises
+        if (cause := user_error(error)) is None:
+            raise
+        raise cause from None
 
 
 def user_error(error: BaseException) -> UserError | None:

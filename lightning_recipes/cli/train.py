@@ -31,7 +31,7 @@ from .background import BackgroundCheckpointIO
 from .checkpoints import class_of, read_checkpoint, warn_of_missing_callbacks
 from .last import last_checkpoint
 from .memory import keep_freed_memory
-from .parser import RecipesParser, user_error
+from .parser import RecipesParser, explain_errors
 from .runs import claim, discard_if_barren, explain_write_errors, free_directory, resume_hint
 
 # The model's argument, and where the data say it
@@ -45,15 +45,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
         UserError: Whatever is wrong with the arguments, the data, the checkpoint or the disk.
     """
     quiet()
-    try:
+    with explain_errors():
         cli = RecipesCLI(command, arguments)
         cli.fit() if command == "fit" else cli.evaluate()
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except ValueError as error:  # jsonargparse wraps what a constructor raises
-        if (cause := user_error(error)) is None:
-            raise
-        raise cause from None
 
 
 class RecipesCLI(LightningCLI):

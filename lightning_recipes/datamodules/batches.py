@@ -144,10 +144,10 @@ class BatchLoader(ABC):
         """Begin the next iteration, if it is of that epoch, at the next batch."""
         self._resumed = dict(state_dict)
 
-    def independent(self) -> Self:
-        """Return a loader of the same batches, whose iteration leaves this one's alone."""
+    def independent(self, sampler: BatchPlan | None = None) -> Self:
+        """Return a loader of the same batches, or of those of another plan, that leaves this one alone."""
         twin = copy.copy(self)
-        twin.sampler = copy.copy(self.sampler)
+        twin.sampler = sampler or copy.copy(self.sampler)
         return twin
 
 
@@ -217,9 +217,9 @@ class DecodingLoader(BatchLoader):
         """Yield what the workers have read."""
         return iter(self._loader)
 
-    def independent(self) -> Self:
-        """Return a loader of the same batches, with workers of its own."""
-        twin = super().independent()
+    def independent(self, sampler: BatchPlan | None = None) -> Self:
+        """Return a loader of the same batches, or of those of another plan, with workers of its own."""
+        twin = super().independent(sampler)
         twin._loader = independent(self._loader)
         twin._loader.__dict__["sampler"] = twin.sampler  # a DataLoader refuses assignment
         return twin

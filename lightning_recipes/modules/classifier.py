@@ -162,8 +162,8 @@ class ImageClassifier(PortableModule):
         cast(MeanLoss, self.mean_loss[f"{stage}_metrics"]).reset()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of images (B, C, H, W)."""
-        features = self.backbone(images)  # (B, D)
+        """Return logits (B, K) of images (B, C, H, W), or of features (B, D) that the backbone has made."""
+        features = images if images.ndim == 2 else self.backbone(images)  # (B, D)
         logits: Tensor = self.head(features)
         return logits
 

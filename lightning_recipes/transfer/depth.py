@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from torch import nn
@@ -19,7 +18,7 @@ class Depths:
     Args:
         layers: Each parameter's name to its layer; layers are blocks of a network, as timm groups them.
         stages: Each parameter's name to its stage; those of a ResNet are its stem and `layer1` to `layer4`.
-        names: A name for each stage, input first: what its parameters' names have in common.
+        names: A name for each stage, input first: the module with which it begins.
     """
 
     layers: dict[str, int]
@@ -82,10 +81,11 @@ def depths(backbone: Any) -> Depths:  # noqa: ANN401 - timm's classes
         dict(group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True))
         for coarse in (False, True)
     )
-    members: list[list[str]] = [[] for _ in range(max(stages.values()) + 1)]
-    for name, stage in stages.items():
-        members[stage].append(name)
-    return Depths(layers, stages, [_shared_name(names) for names in members])
+    names = []
+    for stage in range(max(stages.values()) + 1):
+        members = [name for name in stages if stages[name] == stage]
+        names.append(_distinct_name(members, [name for name in stages if stages[name] != stage]))
+    return Depths(layers, stages, names)
 
 
 def whole(backbone: nn.Module) -> Depths:
@@ -98,12 +98,12 @@ def whole(backbone: nn.Module) -> Depths:
     return Depths(flat, dict(flat), ["backbone"])
 
 
-def _shared_name(names: Sequence[str]) -> str:
-    """Return the modules that all names begin with; the first name's module where there is none.
+def _distinct_name(members: Sequence[str], others: Collection[str]) -> str:
+    """Return the shortest module name that a stage's first parameter has and no other stage's.
 
-    >>> _shared_name(["layer1.0.conv1.weight", "layer1.1.conv2.weight"])
-    'layer1'
+    >>> _distinct_name(["blocks.1.norm.weight"], ["blocks.0.norm.weight"])
+    'blocks.1'
     """
-    paths = [name.split(".")[:-1] for name in names]
-    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths))]
-    return ".".join(shared) or names[0].split(".")[0]
+    parts = members[0].split(".")
+    prefixes = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return next(p for p in prefixes if not any(f"{name}.".startswith(f"{p}.") for name in others))
