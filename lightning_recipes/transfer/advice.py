@@ -11,8 +11,9 @@ FEW = 100
 SIMILAR = 0.06
 """`domain_distance` up to which images are like those of pretraining.
 
-Measured with EfficientNet-Lite0's ImageNet weights, 64 crops at 64 and at 128 pixels (n = 1): photographs 0.05
-and 0.02, Fashion-MNIST 0.08 and 0.07, stained tissue 0.12 and 0.06, digits 0.13 and 0.12, noise 0.23 and 0.19.
+Measured with EfficientNet-Lite0's ImageNet weights on 64 crops of 64 and of 128 pixels (n = 1): photographs
+0.05 and 0.02, Fashion-MNIST 0.08 and 0.07, stained tissue 0.12 and 0.06, digits 0.13 and 0.12, noise 0.23 and
+0.19.
 """
 
 
