@@ -14,6 +14,7 @@ COMMANDS = {
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
     "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
+    "plot-schedule": "Draw learning rates over a run, before it is begun.",
 }
 
 HELP = """\
@@ -33,6 +34,7 @@ examples:
   lightning-recipes check --model my_package.MyModule --data my_package.MyData
   lightning-recipes predict --ckpt_path runs/NAME/best.ckpt IMAGE_OR_FOLDER ...
   lightning-recipes ensemble runs/NAME-1/best.ckpt runs/NAME-2/best.ckpt
+  lightning-recipes plot-schedule --shape cosine step --warmup 5 --warmup_unit epochs
 """
 
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:<15}{text}" for name, text in COMMANDS.items())))
         return 0
     if arguments[0] == "--version":
         from .. import __version__
@@ -63,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .ensemble import run_ensemble
 
             run_ensemble(rest)
+        elif command == "plot-schedule":
+            from .plot_schedule import run_plot_schedule
+
+            run_plot_schedule(rest)
         elif command == "check":
             from .check import run_check
 
