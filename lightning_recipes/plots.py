@@ -74,17 +74,19 @@ def learning_rate(
     ['linear', 'log']
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     top = max(max(values) for values in rates.values())
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axis, scale in zip(figure.subplots(1, 2), ("linear", "log"), strict=True):
         for name, values in rates.items():
             shown = values if scale == "linear" else [value or nan for value in values]
-            axis.plot(positions, shown, label=name, linewidth=1.6)
+            axis.plot(positions, shown, label=name, marker="o" if len(positions) < 30 else None)
         axis.set_yscale(scale)
         axis.set_ylim((-0.02 * top, 1.05 * top) if scale == "linear" else (top / 1e4, 1.6 * top))
         axis.margins(x=0.02)
         axis.set_xlabel("optimizer step" if steps_per_epoch is None else "epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_ylabel("learning rate" if scale == "linear" else "learning rate, logarithmic")
         axis.grid(alpha=0.25)
         if steps_per_epoch is not None:

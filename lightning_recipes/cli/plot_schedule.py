@@ -55,7 +55,7 @@ def run_plot_schedule(arguments: Sequence[str]) -> None:
     figure = learning_rate(
         rates, positions=[step / (per_epoch or 1) for step in steps], steps_per_epoch=per_epoch
     )
-    with explain_write_errors(output, "output"), replacing(output) as partial:
+    with explain_write_errors(output.parent, "output"), replacing(output) as partial:
         figure.savefig(partial, format=kind, dpi=120)
     Console().print(_table(schedules, given.steps, given.lr, per_epoch))
     print(f"schedule: {output}")
@@ -65,7 +65,12 @@ def _parser() -> RecipesParser:
     parser = RecipesParser(prog="lightning-recipes plot-schedule", description=COMMANDS["plot-schedule"])
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file with these arguments.")
     parser.add_argument(
-        "--shape", nargs="+", type=Shape, default=["one_cycle"], help="One or several, for one picture."
+        "--shape",
+        nargs="+",
+        type=Shape,
+        default=["one_cycle"],
+        metavar="SHAPE",
+        help="One or several, drawn in one picture.",
     )
     parser.add_argument("--lr", type=float, default=0.1, help="The optimizer's rate, which is scaled.")
     parser.add_argument("--steps", type=int, default=10000, help="Optimizer steps in the run.")
@@ -87,21 +92,17 @@ def _evenly(total: int, most: int) -> list[int]:
 
 
 def _table(schedules: dict[Shape, Schedule], total: int, lr: float, per_epoch: float | None) -> Table:
-    """Return a table of rates at the quarters of the run and where each is highest; of one also its factor."""
-    table = Table(title=f"Learning rate; the optimizer's is {lr:g}", title_justify="left")
-    table.add_column("step", justify="right")
-    if per_epoch is not None:
-        table.add_column("epoch", justify="right")
-    for name in schedules:
-        table.add_column(name, justify="right")
-    alone = len(schedules) == 1
-    if alone:
-        table.add_column("factor", justify="right")
+    """Return a table of rates at the quarters of the run and at each peak; of one shape also its factors."""
     quarters = {min(round(total * quarter / 4), total - 1) for quarter in range(5)}
     peaks = {max(_evenly(total, _POINTS), key=schedule.factor) for schedule in schedules.values()}
-    for step in sorted(quarters | peaks):
-        factors = [schedule.factor(step) for schedule in schedules.values()]
-        epoch = [] if per_epoch is None else [f"{step / per_epoch:.4g}"]
-        rates = [f"{lr * factor:.4g}" for factor in factors]
-        table.add_row(str(step), *epoch, *rates, *([f"{factors[0]:.4g}"] if alone else []))
+    steps = sorted(quarters | peaks)
+    table = Table(title=f"Learning rate; the optimizer's is {lr:g}", title_justify="left")
+    table.add_column("at step" if per_epoch is None else "at step\nat epoch")
+    for step in steps:
+        epoch = "" if per_epoch is None else f"\n{step / per_epoch:.4g}"
+        table.add_column(f"{step}{epoch}", justify="right")
+    for name, schedule in schedules.items():
+        table.add_row(name, *(f"{lr * schedule.factor(step):.3g}" for step in steps))
+    if len(schedules) == 1:
+        table.add_row("factor", *(f"{schedule.factor(step):.3g}" for step in steps))
     return table
