@@ -120,20 +120,27 @@ def test_each_cycle_begins_at_exactly_one_and_the_run_ends_at_zero(cycles):
     assert cyclic_cosine(1.0, cycles) == 0
 
 
-@pytest.mark.parametrize("per_epoch", [1, 3, 7, 11, 49, 97, 1251])
+@pytest.mark.parametrize("per_epoch", [1, 3, 7, 13, 25, 97])
 def test_drops_come_at_the_first_step_of_their_epoch(per_epoch):
-    """Also where the run ends within an epoch, so that its number of epochs is no whole one."""
-    total = 40 * per_epoch + per_epoch // 2
-    epochs = total / per_epoch
-    every = Schedule(optimizer(), total, shape="step", every=3, gamma=0.5, epochs=epochs)
-    named = Schedule(
-        optimizer(), total, shape="multi_step", milestones=range(3, 40, 3), gamma=0.5, epochs=epochs
-    )
-    for schedule in (every, named):
-        for drop in range(1, 14):
-            first = 3 * drop * per_epoch
-            assert schedule.factor(first - 1) == 0.5 ** (drop - 1)
-            assert schedule.factor(first) == 0.5**drop
+    """Also where the run ends within an epoch: how many it has is then not exact in floating point."""
+    for tail in range(per_epoch):
+        total = 16 * per_epoch + tail
+        shared = {"gamma": 0.5, "epochs": total / per_epoch}
+        every = Schedule(optimizer(), total, shape="step", every=3, **shared)
+        named = Schedule(optimizer(), total, shape="multi_step", milestones=range(3, 16, 3), **shared)
+        for schedule in (every, named):
+            for drop in range(1, 6):
+                first = 3 * drop * per_epoch
+                assert schedule.factor(first - 1) == 0.5 ** (drop - 1), tail
+                assert schedule.factor(first) == 0.5**drop, tail
+
+
+@pytest.mark.parametrize("tail", range(7))
+def test_a_drop_just_where_the_warm_up_ends_is_refused(tail):
+    total = 40 * 7 + tail
+    warm = {"warmup": 3, "warmup_unit": "epochs", "epochs": total / 7}
+    with pytest.raises(UserError, match="`every` must begin after the warm-up of 21 steps, got 3"):
+        Schedule(optimizer(), total, shape="step", every=3, **warm)
 
 
 def test_linear_ends_at_zero():

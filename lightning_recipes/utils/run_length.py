@@ -118,7 +118,7 @@ class RunLength:
                 f"`{name}` must lie in (0, 1) with `unit: fraction`, got {got}. For epochs or steps, set "
                 "`unit`."
             )
-        first = drops[0] * self.steps_in(unit)
+        first = round(drops[0] * self.steps_in(unit), 6)  # 20.9999999999 steps are 21
         if after and first <= after:
             raise UserError(
                 f"`{name}` must begin after the warm-up of {after} steps, got {got}, the first of which lies "
