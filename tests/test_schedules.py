@@ -344,6 +344,10 @@ def test_the_schedule_is_told_steps_and_epochs(options, told):
     assert RunLength(5).epochs is None  # and nobody after
 
 
+def test_a_run_without_batches_has_no_epochs():
+    assert fit(noted(shape="constant"), max_steps=4, limit_train_batches=0).told == (4, None)
+
+
 def test_a_warm_up_and_drops_in_epochs_under_accumulation():
     settings = {"shape": "multi_step", "milestones": [2, 3], "warmup": 1, "warmup_unit": "epochs"}
     assert fit(noted(**settings), max_epochs=4, accumulate_grad_batches=2).rates == pytest.approx(

@@ -25,11 +25,10 @@ def epochs_of_run(trainer: Trainer) -> float | None:
     if trainer.train_dataloader is None:  # `steps_of_run` has no need of it where `max_steps` stands alone
         trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
-    if steps is None or isinf(batches):
+    if steps is None or isinf(batches) or batches == 0:
         return None
-    return steps / ceil(
-        batches / trainer.accumulate_grad_batches
-    )  # the last step of an epoch takes what is left
+    per_epoch = ceil(batches / trainer.accumulate_grad_batches)  # the last step takes what is left
+    return steps / per_epoch
 
 
 def steps_done(trainer: Trainer) -> int:
