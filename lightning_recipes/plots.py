@@ -59,6 +59,45 @@ def learning_curves(rows: Sequence[Mapping[str, float]], *, best_step: float | N
     return figure
 
 
+def learning_rate(
+    rates: Mapping[str, Sequence[float]], *, positions: Sequence[float], steps_per_epoch: float | None = None
+) -> Figure:
+    """Draw the learning rate over the run, and beside it on a logarithmic scale, down to a 10 000th.
+
+    Args:
+        rates: Legend to rates, at least one of them above 0. Each (T,)
+        positions: Where they hold, rising: epochs, or optimizer steps where there are no epochs. (T,)
+        steps_per_epoch: Adds an axis of optimizer steps above that of epochs; None: there are steps alone.
+
+    >>> figure = learning_rate({"linear": [0.1, 0.05, 0.0]}, positions=[0, 1, 2])
+    >>> [axis.get_yscale() for axis in figure.axes]
+    ['linear', 'log']
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    top = max(max(values) for values in rates.values())
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, scale in zip(figure.subplots(1, 2), ("linear", "log"), strict=True):
+        for name, values in rates.items():
+            shown = values if scale == "linear" else [value or nan for value in values]
+            axis.plot(positions, shown, label=name, marker="o" if len(positions) < 30 else None)
+        axis.set_yscale(scale)
+        axis.set_ylim((-0.02 * top, 1.05 * top) if scale == "linear" else (top / 1e4, 1.6 * top))
+        axis.margins(x=0.02)
+        axis.set_xlabel("optimizer step" if steps_per_epoch is None else "epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_ylabel("learning rate" if scale == "linear" else "learning rate, logarithmic")
+        axis.grid(alpha=0.25)
+        if steps_per_epoch is not None:
+            above = axis.secondary_xaxis(
+                "top", functions=(lambda e: e * steps_per_epoch, lambda s: s / steps_per_epoch)
+            )
+            above.set_xlabel("optimizer step")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
 def heatmap(
     values: Sequence[Sequence[float]],
     *,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ..utils.errors import UserError, did_you_mean
 
 COMMANDS = {
     "fit": "Train, keep the best weights, and measure them. Without arguments: on the embedded digits.",
     "check": "Say what is wrong with a run before it is begun, and what to do about it.",
-    "advise-transfer": "Say how to transfer a pretrained backbone to these images.",
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
     "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
+    "plot-schedule": "Draw learning rates over a run, before it is begun.",
+    "advise-transfer": "Say how to transfer a pretrained backbone to these images.",
 }
 
 HELP = """\
@@ -34,6 +36,7 @@ examples:
   lightning-recipes check --model my_package.MyModule --data my_package.MyData
   lightning-recipes predict --ckpt_path runs/NAME/best.ckpt IMAGE_OR_FOLDER ...
   lightning-recipes ensemble runs/NAME-1/best.ckpt runs/NAME-2/best.ckpt
+  lightning-recipes plot-schedule --shape cosine step --warmup 5 --warmup_unit epochs
 """
 
 
@@ -44,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<17}{text}" for name, text in COMMANDS.items())))
+        width = max(map(len, COMMANDS)) + 2
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())))
         return 0
     if arguments[0] == "--version":
         from .. import __version__
@@ -56,28 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             hint = did_you_mean(command, COMMANDS)
             raise UserError(f"There is no command {command!r}.{hint} Commands: {', '.join(COMMANDS)}.")
-        if command == "predict":
-            from .predict import run_predict
-
-            run_predict(rest)
-        elif command == "ensemble":
-            from .ensemble import run_ensemble
-
-            run_ensemble(rest)
-        elif command == "check":
-            from .check import run_check
-
-            return run_check(rest)
-        elif command == "advise-transfer":
-            from .advise import run_advise
-
-            run_advise(rest)
-        else:
+        if command in ("fit", "validate", "test"):
             from .train import run
 
             run(command, rest)
+            return 0
+        room = command.replace("-", "_")  # of its own name, with a function run_NAME
+        status: int | None = getattr(import_module(f".{room}", __name__), f"run_{room}")(rest)
+        return status or 0
     except UserError as error:
         # An error in a worker process arrives with that process's traceback before its own text.
         print(f"error: {str(error).rpartition('UserError: ')[2].strip()}", file=sys.stderr)
         return 2
-    return 0

@@ -16,6 +16,8 @@ from torchmetrics import MetricCollection
 from ..optimizers import parameter_groups
 from ..schedules import Schedule
 from ..utils.errors import UserError
+from ..utils.progress import epochs_of_run, steps_of_run
+from ..utils.run_length import known_epochs
 from .backbones import create_backbone, split_head
 from .losses import MultiLabelLoss
 from .metrics import MeanLoss, classification_metrics
@@ -224,10 +226,16 @@ class ImageClassifier(PortableModule):
             ) from error
         if self.schedule is None:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UserError("A schedule needs a run with an end. Set `max_epochs` or `max_steps`.")
-        scheduler = self.schedule(optimizer, int(steps))
+        steps, epochs = steps_of_run(self.trainer), epochs_of_run(self.trainer)
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            steps, epochs = 10**6, 1000.0  # a rehearsal stands for a run in which a warm-up has room
+        if steps is None:
+            raise UserError(
+                "A schedule needs a run with an end that is known. Set `max_epochs` or `max_steps`; where "
+                "the training loader has no length, `max_steps` or `limit_train_batches`."
+            )
+        with known_epochs(epochs):
+            scheduler = self.schedule(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -28,3 +28,14 @@ def did_you_mean(name: str, options: Iterable[str], *, most: int = 3) -> str:
     names = [f"`{folded[match]}`" for match in close]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     return f" Did you mean {listed}?"
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise where the argument `name` is none of `choices`.
+
+    Raises:
+        UserError: With all of them, and the closest.
+    """
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise UserError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.{hint}")

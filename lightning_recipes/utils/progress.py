@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isinf
+from math import ceil, isinf
 
 from lightning.pytorch import Trainer
 
@@ -14,6 +14,21 @@ def steps_of_run(trainer: Trainer) -> int | None:
     """
     total = trainer.estimated_stepping_batches
     return int(total) if total > 0 and not isinf(total) else None
+
+
+def epochs_of_run(trainer: Trainer) -> float | None:
+    """Return how many epochs `steps_of_run` are: not a whole number where `max_steps` ends one early.
+
+    None where the run has no end, or its loader no length.
+    """
+    steps = steps_of_run(trainer)
+    if trainer.train_dataloader is None:  # `steps_of_run` has no need of it where `max_steps` stands alone
+        trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    if steps is None or isinf(batches) or batches == 0:
+        return None
+    per_epoch = ceil(batches / trainer.accumulate_grad_batches)  # the last step takes what is left
+    return steps / per_epoch
 
 
 def steps_done(trainer: Trainer) -> int:

@@ -16,7 +16,7 @@ from .parser import explain_errors
 from .train import RecipesCLI, quiet
 
 
-def run_advise(arguments: Sequence[str]) -> None:
+def run_advise_transfer(arguments: Sequence[str]) -> None:
     """Parse the arguments, measure, and print the advice.
 
     Raises:
