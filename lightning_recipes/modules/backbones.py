@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from os import PathLike
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
@@ -98,7 +99,8 @@ def load_local_weights(model: Any, path: str | PathLike[str]) -> None:  # noqa: 
     Raises:
         UserError: The file cannot be read, or fits under half of the model's tensors.
     """
-    report = load_weights(model, read_state_dict(path), source=str(path))
+    ordered = Path(path).suffix != ".safetensors"
+    report = load_weights(model, read_state_dict(path), ordered=ordered, source=str(path))
     heads = model.pretrained_cfg["classifier"] or ()
     heads = (heads,) if isinstance(heads, str) else heads
     expected = tuple(f"{head}." for head in heads)

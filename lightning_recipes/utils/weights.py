@@ -59,7 +59,12 @@ class LoadReport:
 
 
 def load_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, least: float = 0.5, source: str = "the file"
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    least: float = 0.5,
+    ordered: bool = True,
+    source: str = "the file",
 ) -> LoadReport:
     """Copy tensors into `module` where the shapes agree; the rest keeps its initialization.
 
@@ -77,6 +82,7 @@ def load_weights(
         tensors: Name to tensor, any floating type.
         least: Least share of the module's tensors that must be set, in [0, 1]. BatchNorm's counters of
             batches, which fit any network, do not count.
+        ordered: Whether the order of `tensors` is a network's; a .safetensors file has another.
         source: Where the tensors come from, for the error.
 
     Raises:
@@ -96,13 +102,11 @@ def load_weights(
     fitting = _fit(own, tensors, pairs, stem)
     found = sum(not _counts(name) for name in fitting)
     if found < least * total:
-        ordered = _by_order(own, tensors, stem)
-        if isinstance(ordered, dict):
-            matched, prefix, pairs = "order", "", ordered
+        by_order = _by_order(own, tensors, stem) if ordered else "the file keeps no order"
+        reason = by_order if isinstance(by_order, str) else "too much differs at the two ends"
+        if not isinstance(by_order, str):
+            matched, prefix, pairs = "order", "", by_order
             fitting = _fit(own, tensors, pairs, stem)
-            reason = "the last layer differs"
-        else:
-            reason = ordered
         if sum(not _counts(name) for name in fitting) < least * total:
             raise UserError(
                 f"{found} of the network's {total} tensors fit from {source} by name, at least {least:.0%} "

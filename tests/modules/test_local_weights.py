@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from lightning.pytorch import Trainer
+from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from timm.data import ImageNetInfo
 
@@ -77,6 +78,13 @@ def test_another_architecture_s_are_refused(imagenet, backbone):
         UserError, match=r"0 of the network's \d+ tensors fit from .* nor do they fit in order"
     ):
         ImageClassifier(backbone, num_classes=3, weights=imagenet)
+
+
+def test_a_safetensors_file_under_other_names_is_refused(imagenet, tmp_path):
+    tensors = {k: v.contiguous() for k, v in torch.load(imagenet, weights_only=True).items()}
+    save_file(tensors, tmp_path / "lite0.safetensors")
+    with pytest.raises(UserError, match="the file keeps no order"):
+        ImageClassifier("tf_efficientnet_lite0", num_classes=3, weights=tmp_path / "lite0.safetensors")
 
 
 def test_a_file_that_leaves_more_than_the_head_fresh_warns(tmp_path):

@@ -78,6 +78,16 @@ def test_of_two_networks_in_a_file_the_average_is_taken():
     assert report.unused == [f"online_model.{k}" for k in online.state_dict()]
 
 
+def test_of_two_networks_in_a_file_the_one_that_fits_is_taken():
+    wide, fitting, module = made(width=6), made(seed=1), made(seed=2)
+    both = {f"wide.{k}": v for k, v in wide.state_dict().items()}
+    assert load_weights(module, both | {f"b.{k}": v for k, v in fitting.state_dict().items()}).prefix == "b."
+    plain = {f"copy.{k}": v for k, v in wide.state_dict().items()} | fitting.state_dict()
+    plain |= {f"old.{k}": v + 1 for k, v in fitting.state_dict().items()}
+    assert load_weights(module, plain).prefix == ""
+    assert same(module, fitting)
+
+
 def test_a_head_for_other_classes_stays_fresh_and_is_named():
     donor, module = made(classes=7), made(seed=1)
     head = {k: v.clone() for k, v in module.state_dict().items() if k.startswith("5.")}
@@ -164,6 +174,33 @@ def test_in_order_either_side_may_lack_a_head():
     report = load_weights(made(seed=1)[:-1], renamed(whole.state_dict()))
     assert (report.matched, report.missing) == ("order", [])
     assert report.unused == ["part_95.weight", "part_95.bias"]
+
+
+def test_a_last_layer_that_is_no_head_is_not_taken_for_one():
+    torch.manual_seed(0)
+    whole, module = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(3))) for _ in range(2))
+    report = load_weights(module, renamed(whole[:2].state_dict()))
+    assert (report.loaded, report.missing) == (
+        ["0.weight", "0.bias", "1.weight", "1.bias"],
+        ["2.weight", "2.bias"],
+    )
+    assert same(module, whole, report.loaded)
+    assert not load_weights(module[:2], renamed(whole.state_dict())).missing
+
+
+def test_a_file_without_an_order_is_not_matched_in_order():
+    with pytest.raises(UserError, match="nor do they fit in order: the file keeps no order"):
+        load_weights(made(), renamed(made().state_dict()), ordered=False)
+
+
+def test_where_too_little_is_left_between_the_ends_it_is_refused():
+    donor, module = (
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 7)),
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)),
+    )
+    assert len(load_weights(module, renamed(donor.state_dict())).loaded) == 2
+    with pytest.raises(UserError, match="too much differs at the two ends"):
+        load_weights(module, renamed(donor.state_dict()), least=0.6)
 
 
 def broken(how):
