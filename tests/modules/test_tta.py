@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as V
 
 from lightning_recipes import EnsembleClassifier, ImageClassifier
 from lightning_recipes.datamodules import DigitsDataModule, ImageFolderDataModule
+from lightning_recipes.modules.stacking import same_architecture
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET
@@ -182,3 +183,9 @@ def test_an_unknown_mode_is_refused():
 def test_an_ensemble_leaves_it_aside(images):
     plain, turned = EnsembleClassifier([small()]), EnsembleClassifier([small(tta="flip")])
     assert torch.equal(plain.predict_step(images), turned.predict_step(images))
+
+
+def test_members_that_are_tested_otherwise_still_hang_in_one_stack():
+    one, other = small(), small(tta="flip")
+    other.horizontal_flip = True
+    assert same_architecture(one, other)
