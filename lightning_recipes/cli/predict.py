@@ -15,6 +15,7 @@ from torch import Tensor
 from ..datamodules.batches import BatchPlan, DecodingLoader
 from ..datamodules.image_folder import find_images
 from ..datamodules.samples import FileReader, Samples
+from ..layers.test_time import Views, check_views
 from ..modules import EnsembleClassifier, ImageClassifier
 from ..utils.errors import UserError
 from ..utils.files import write_csv
@@ -58,11 +59,19 @@ def run_predict(arguments: Sequence[str]) -> None:
         default="raise",
         help="Stop at an image that cannot be read, or leave it out and list it.",
     )
+    parser.add_argument(
+        "--tta", type=Views | None, default=None, help="Test-time augmentation, in place of the checkpoint's."
+    )
     given = parser.parse_args(list(arguments))
     output = Path(given.output)
     if output.exists() and not given.overwrite:
         raise UserError(f"{output} exists. Give another `--output`, or `--overwrite true`.")
     model = load_classifier(given.ckpt_path)
+    if given.tta is not None:
+        if not isinstance(model, ImageClassifier):
+            raise UserError(f"{given.ckpt_path} is an ensemble, which takes no `--tta`. Leave it out.")
+        check_views(given.tta, mirror=model.horizontal_flip is not False)
+        model.tta = given.tta
     if not 1 <= given.top_k <= len(model.class_names):
         raise UserError(f"`--top_k` must lie in 1..{len(model.class_names)}, got {given.top_k}.")
     files = _files(given.images)

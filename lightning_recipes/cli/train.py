@@ -60,7 +60,7 @@ class RecipesCLI(LightningCLI):
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
         keep_freed_memory()
-        self.command = command
+        self.command, self.arguments = command, list(arguments)
         self.run_dir: Path | None = None
         super().__init__(
             LightningModule,
@@ -71,7 +71,7 @@ class RecipesCLI(LightningCLI):
             seed_everything_default=0,
             parser_class=RecipesParser,
             parser_kwargs={"prog": f"lightning-recipes {command}", "description": COMMANDS[command]},
-            args=list(arguments),
+            args=self.arguments,
             run=False,  # one command, one parser: building all of them would take as many times as long
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -148,13 +148,19 @@ class RecipesCLI(LightningCLI):
                 f"{path} is of {stored.__name__}, not of {asked.class_path}. Leave `--model` out."
             )
         hparams = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in LINKS}
-        for name in set(hparams) & set(vars(default.init_args)) - {"pretrained", "weights"}:
+        for name in set(hparams) & set(vars(default.init_args)) - {"pretrained", "weights", "tta"}:
             given = asked.init_args.get(name)
             if given not in (hparams[name], default.init_args[name]):
                 raise UserError(
                     f"{path} is of a module with `{name}: {hparams[name]}`, but `--model.{name}` asks for "
                     f"{given}. Leave it out."
                 )
+        parts = ["--model", default.class_path, "--data", self.parser.get_defaults().data.class_path]
+        given = self.parser.parse_args([*parts, *self.arguments], defaults=False).get("model.init_args.tta")
+        if issubclass(stored, modules.ImageClassifier):
+            hparams |= {} if given is None else {"tta": given}  # how a module is tested may change
+        elif given not in (None, "none"):
+            raise UserError(f"{path} is an ensemble, which takes no `--model.tta`. Leave it out.")
         model = {"class_path": f"{stored.__module__}.{stored.__qualname__}", "init_args": hparams}
         self.config = self.parser.parse_object({"model": model}, self.config)
 

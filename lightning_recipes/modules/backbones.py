@@ -6,15 +6,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from os import PathLike
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from ..utils.errors import UserError, did_you_mean
-from ..utils.weights import load_weights, read_state_dict
+from ..utils.state_dicts import read_state_dict
+from ..utils.weights import load_weights
 
 _ARGUMENTS = {
     "act_layer": "act",
@@ -84,10 +87,25 @@ def create_backbone(
             "Give a local file by `weights`, or set `pretrained: false`."
         ) from error
     if weights is not None:
-        load_weights(model, read_state_dict(weights), source=str(weights))
+        load_local_weights(model, weights)
     if image_size is not None:
         _check_size(model, name, in_chans, image_size)
     return model
+
+
+def load_local_weights(model: Any, path: str | PathLike[str]) -> None:  # noqa: ANN401 - timm's classes
+    """Load a file into a timm model, and say what came of it: a warning if more than its head stays fresh.
+
+    Raises:
+        UserError: The file cannot be read, or fits under half of the model's tensors.
+    """
+    ordered = Path(path).suffix != ".safetensors"
+    report = load_weights(model, read_state_dict(path), ordered=ordered, source=str(path))
+    heads = model.pretrained_cfg["classifier"] or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    expected = tuple(f"{head}." for head in heads)
+    fresh = [n for n in report.missing if not n.startswith(expected) and "num_batches" not in n]
+    (rank_zero_warn if fresh else rank_zero_info)(report.summary(str(path)))
 
 
 def split_head(model: Any, num_classes: int) -> tuple[nn.Module, nn.Linear]:  # noqa: ANN401 - timm's classes

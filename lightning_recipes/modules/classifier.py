@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
+from ..layers.test_time import Views, check_views, pooled_logits, views
 from ..optimizers import parameter_groups
 from ..schedules import Schedule
 from ..utils.errors import UserError
@@ -34,6 +35,10 @@ class ImageClassifier(PortableModule):
     evaluation also `f1`, `auroc` (macro) and `ece`. Its checkpoints hold the normalisation and the class
     names, so that a checkpoint alone is enough to predict.
 
+    With `tta`, `test` and `predict` see several views of each image. The probabilities are the views' mean,
+    and so the test's loss is the loss of that mean (its NLL, where classes are not weighted or smoothed), not
+    the mean of the views' losses. Training and validation see the image itself.
+
     To change a part, subclass and override `configure_backbone`, `configure_head`, `configure_loss` or
     `configure_metrics`; see docs/subclassing.md.
 
@@ -52,6 +57,9 @@ class ImageClassifier(PortableModule):
         class_weights: Weight of each class in the loss, K numbers.
         label_smoothing: In [0, 1).
         class_names: K names. (A datamodule that has them sets them.)
+        tta: Test-time augmentation: none, flip (2 views), ten_crop (10) or multi_scale (5 scales × 10 crops).
+            Where the data say `horizontal_flip: false`, left and right matter: the crops' mirrored views are
+            left out, and flip is refused.
         optimizer: Parameter groups to an optimizer. Biases and norms come in a group without weight decay.
         schedule: Optimizer and number of steps to a scheduler that is stepped once an optimizer step; None
             leaves the rate to the optimizer and to callbacks.
@@ -80,6 +88,7 @@ class ImageClassifier(PortableModule):
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
         class_names: list[str] | None = None,
+        tta: Views = "none",
         optimizer: OptimizerCallable = lambda groups: torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05),
         schedule: ScheduleCallable = lambda optimizer, steps: Schedule(optimizer, steps),
     ) -> None:
@@ -92,7 +101,9 @@ class ImageClassifier(PortableModule):
             raise UserError(
                 f"`class_weights` needs {num_classes} numbers, one a class, got {len(class_weights)}."
             )
+        check_views(tta)
         self.save_hyperparameters(ignore=["optimizer", "schedule"])  # callables do not go into a checkpoint
+        self.tta = tta
         self.optimizer = optimizer
         self.schedule: ScheduleCallable | None = schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
@@ -189,13 +200,22 @@ class ImageClassifier(PortableModule):
         self._step(batch, "test")
 
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int = 0) -> Tensor:
-        """Return probabilities (B, K) of images, with or without targets beside them."""
+        """Return probabilities (B, K) of images, with or without targets beside them; averaged by `tta`."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.probabilities(self(images))
+        return self.probabilities(self._pooled_logits(images))
+
+    def _pooled_logits(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) whose probabilities are the mean of those of the views that `tta` asks for."""
+        if self.tta == "none":
+            logits: Tensor = self(images)
+            return logits
+        shown = views(images, self.tta, mirror=self.horizontal_flip is not False)
+        each = ((self(view), weight) for view, weight in shown)
+        return pooled_logits(each, multi_label=self.hparams["multi_label"])
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         images, targets = batch
-        logits = self(images)
+        logits = self._pooled_logits(images) if stage == "test" else self(images)
         loss: Tensor = self.loss(logits, targets)
         metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
         mean_loss = cast(MeanLoss, self.mean_loss[f"{stage}_metrics"])
@@ -242,9 +262,14 @@ class ImageClassifier(PortableModule):
         """Take the class names from the datamodule, and refuse one with other classes.
 
         Raises:
-            UserError: The numbers of classes differ, or one side has several labels an image and one has not.
+            UserError: The numbers of classes differ, or one side has several labels an image and one has not,
+                or `tta` would mirror where left and right matter.
         """
         data, h = getattr(self.trainer, "datamodule", None), self.hparams
+        if stage == "fit" or self.horizontal_flip is None:
+            self.horizontal_flip = getattr(data, "horizontal_flip", self.horizontal_flip)
+        if stage == "fit":  # not after hours; a test may still load a checkpoint of other data
+            check_views(self.tta, mirror=self.horizontal_flip is not False)
         names = getattr(data, "class_names", None)
         if names is None:
             return

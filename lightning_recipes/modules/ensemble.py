@@ -27,7 +27,7 @@ class EnsembleClassifier(MemberPool):
 
     :math:`p = \text{softmax}(\ln(\frac1M \sum_m p_m) / T)`. Members may differ in architecture. They take
     the images that one datamodule makes, and stay in eval mode: an ensemble is not trained. It validates,
-    tests and predicts as `ImageClassifier` does, and its checkpoint is enough to predict, too.
+    tests and predicts as `ImageClassifier` does, without its `tta`; a checkpoint is enough to predict, too.
 
     Args:
         members: Modules from images to logits. They are taken over: put into eval mode, and frozen. Those

@@ -25,6 +25,8 @@ class PortableModule(LightningModule):
     class_names: list[str]
     preprocessing: Preprocessing | None = None
     """How eval images are made; known once a fit has begun or a checkpoint is loaded."""
+    horizontal_flip: bool | None = None
+    """Whether mirrored images keep their class, as the fit's datamodule says; None where it is not known."""
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -52,6 +54,7 @@ class PortableModule(LightningModule):
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "class_names": self.class_names,
             "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
+            "horizontal_flip": self.horizontal_flip,
         }
         hparams = checkpoint.get("hyper_parameters")
         if hparams is not None:  # the weights are in the checkpoint: building the module must fetch none
@@ -75,5 +78,6 @@ class PortableModule(LightningModule):
         ours = checkpoint.get("lightning_recipes")
         if ours is not None:
             self.class_names = ours["class_names"]
+            self.horizontal_flip = ours.get("horizontal_flip")  # a file of older versions does not say it
             if ours["preprocessing"] is not None:
                 self.preprocessing = Preprocessing.from_dict(ours["preprocessing"])

@@ -21,7 +21,8 @@ from torchmetrics import Metric, MetricCollection
 from .portable import ELSEWHERE, PortableModule
 
 _VALUES = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device)
-_TRAINING = {"optimizer", "schedule"}  # of a `PortableModule`'s attributes
+# Of a `PortableModule`'s attributes, what is not on the way from images to logits
+_TRAINING = {"optimizer", "schedule", "tta", "horizontal_flip"}
 _HEADROOM = 4  # a residual branch beside the largest layer, and what its functions keep for themselves
 
 
@@ -256,7 +257,9 @@ def _settings(module: nn.Module) -> dict[str, Any]:
         ours = isinstance(module, PortableModule)
         common |= set(vars(LightningModule())) | (_TRAINING if ours else set())
         common |= {name for name in found if name.startswith(("_hparams", "_log_hyperparams"))}
-        found["hparams"] = {k: v for k, v in module.hparams.items() if not ours or k not in ELSEWHERE}
+        found["hparams"] = {
+            k: v for k, v in module.hparams.items() if not ours or k not in {*ELSEWHERE, "tta"}
+        }
     return {name: value for name, value in found.items() if name not in common - {"training"}}
 
 
