@@ -89,4 +89,3 @@ class MaxNorm(Callback):
         self._layers = {}
         while self._handles:
             self._handles.pop().remove()
-

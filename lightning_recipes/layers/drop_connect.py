@@ -81,6 +81,11 @@ def drop_connect(module: nn.Module, p: float = 0.5, *, pattern: str = "*") -> li
     layers = matching_layers(module, pattern, _KINDS)
     uncalled = {id(part.out_proj) for part in module.modules() if isinstance(part, nn.MultiheadAttention)}
     chosen = {name: layer for name, layer in layers.items() if id(layer) not in uncalled}
+    if not chosen:
+        raise UserError(
+            f"`pattern` {pattern!r} matches only inner projections of `nn.MultiheadAttention`, whose weights "
+            "it multiplies itself. Choose other layers."
+        )
     for name, layer in chosen.items():
         if not isinstance(layer._parameters.get("weight"), Tensor):
             raise UserError(

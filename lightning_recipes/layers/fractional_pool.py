@@ -60,7 +60,9 @@ class FractionalPool(nn.Module):
         if ratio is not None and not 0 < ratio < 1:
             raise UserError(f"`ratio` must lie in (0, 1), got {ratio}. To keep the sizes, set it to null.")
         if ratio is None and replaced is None:
-            raise UserError("`ratio` is None, and there is no pool in `replaced` whose size to take. Give one.")
+            raise UserError(
+                "`ratio` is None, and there is no pool in `replaced` whose size to take. Give one."
+            )
         if evaluate not in get_args(Evaluation):
             raise UserError(f"`evaluate` must be fixed or average, got {evaluate!r}.")
         if passes < 1:
@@ -98,9 +100,8 @@ class FractionalPool(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings."""
-        return (
-            f"kernel_size={self.kernel_size}, ratio={self.ratio}, evaluate={self.evaluate}, passes={self.passes}"
-        )
+        settings = ("kernel_size", "ratio", "evaluate", "passes")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in settings)
 
 
 def even_points(count: int) -> Tensor:
@@ -152,11 +153,13 @@ def swap_max_pools(
     found = [
         (parent, name, f"{prefix}.{name}".lstrip("."), child)
         for prefix, parent in module.named_modules()
-        for name, child in parent.named_children()
+        for name, child in parent._modules.items()
         if isinstance(child, nn.MaxPool2d) and not isinstance(parent, FractionalPool) and _shrinks(child)
     ]
     if not found:
-        others = [f"{n} ({type(m).__name__})" for n, m in module.named_modules() if "Pool" in type(m).__name__]
+        others = [
+            f"{n} ({type(m).__name__})" for n, m in module.named_modules() if "Pool" in type(m).__name__
+        ]
         there = f"its pooling is {', '.join(others)}" if others else "nor any other pooling"
         raise UserError(
             f"{type(module).__name__} has no `nn.MaxPool2d` that shrinks: {there}. Take a backbone that has, "

@@ -101,7 +101,10 @@ CASES = {
         options={"max_norm": 0.5},
         other={"max_norm": 0.4, "pattern": "net.*"},
         wrong=[
-            ({"max_norm": 0.0}, "`max_norm` must be above 0, got 0.0. To bound nothing, leave the callback out"),
+            (
+                {"max_norm": 0.0},
+                "`max_norm` must be above 0, got 0.0. To bound nothing, leave the callback out",
+            ),
             ({"max_norm": -1.0}, "`max_norm` must be above 0, got -1.0"),
         ],
         watches=False,
