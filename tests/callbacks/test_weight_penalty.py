@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
-from lightning_recipes.callbacks import WeightPenalty
+from lightning_recipes.callbacks import WeightPenalty, weight_penalty
+from lightning_recipes.penalties import elastic_net
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import same
@@ -28,17 +29,17 @@ class Summing(Net):
 
 
 class ByHand(Net):
-    """Two optimizers, stepped in turn."""
+    """Two optimizers, stepped one after the other."""
 
     def __init__(self, *layers, **options):
         super().__init__(*layers, **options)
         self.automatic_optimization = False
 
     def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()[batch_idx % 2]
-        optimizer.zero_grad()
+        self.zero_grad()
         self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
+        for optimizer in self.optimizers():
+            optimizer.step()
 
     def configure_optimizers(self):
         return [torch.optim.SGD(self.net[0].parameters(), 0.1), torch.optim.Adam(self.net[2].parameters())]
@@ -170,12 +171,15 @@ def test_two_patterns_are_two_penalties_and_both_are_logged():
     assert logger.values("train/second") == [pytest.approx(0.02 * sums[1], rel=1e-5)]
 
 
-def test_the_penalty_is_logged_where_a_step_is_and_nowhere_else():
+def test_the_penalty_is_computed_and_logged_where_a_step_is_and_nowhere_else(monkeypatch):
+    calls = []
+    counted = lambda *given, **options: calls.append(given) or elastic_net(*given, **options)  # noqa: E731
+    monkeypatch.setattr(weight_penalty, "elastic_net", counted)
     module = net(kind=Still)
     logger = fit(module, [WeightPenalty(0.01, l2=0.03)], log_every_n_steps=4)
     kernels = torch.cat([p.detach().flatten() for p in module.parameters() if p.ndim >= 2])
     logged = logger.values("train/penalty")
-    assert len(logged) == 3
+    assert len(logged) == len(calls) == 3
     assert logged[-1] == pytest.approx(float(0.01 * kernels.abs().sum() + 0.03 * kernels.square().sum()))
     assert logged == sorted(logged, reverse=True)
 
@@ -198,7 +202,7 @@ def test_sparse_gradients_are_refused():
         def training_step(self, batch, batch_idx):
             return self.net(torch.tensor([1, 2])).sum()
 
-    with pytest.raises(UserError, match="cannot add to sparse gradients. Build the embedding"):
+    with pytest.raises(UserError, match=r"cannot add to sparse gradients\. Build the embedding"):
         fit(net(nn.Embedding(4, 3, sparse=True), kind=Sparse), [WeightPenalty()])
 
 

@@ -161,7 +161,7 @@ def test_an_average_of_the_weights_is_kept_and_saved_as_ever(tmp_path):
 def test_the_inner_projection_of_attention_is_left_out():
     module = nn.TransformerEncoderLayer(8, 2, 16)
     assert drop_connect(module, 0.5) == ["linear1", "linear2"]
-    with pytest.raises(UserError, match="matches only inner projections of `nn.MultiheadAttention`"):
+    with pytest.raises(UserError, match=r"matches only inner projections of `nn\.MultiheadAttention`"):
         drop_connect(module, 0.5, pattern="*.out_proj")
 
 
@@ -179,6 +179,6 @@ def test_p_is_a_probability_below_1(p):
 def test_a_computed_weight_is_refused():
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     module = nn.Sequential(nn.Linear(2, 2), layer)
-    with pytest.raises(UserError, match="that of '1' is computed from others. Leave it out by `pattern`"):
+    with pytest.raises(UserError, match=r"that of '1' is computed from others\. Leave it out by `pattern`"):
         drop_connect(module)
     assert hooks(module) == 0

@@ -1,4 +1,4 @@
-"""Whether the mean over training's randomness is what evaluation gives: for each regulariser, a proof or a bias.
+"""Whether the mean over training's randomness is what evaluation gives: regulariser by regulariser.
 
 Means are over thousands of draws with fixed seeds, and compared in standard errors of the mean, output by
 output: below 5 is chance (one in a million for each), above 5 is a bias.
