@@ -1,4 +1,4 @@
-"""A fit with a penalty and a bound on sharded weights (gloo, two processes), and one in one process: FOLDER."""
+"""A fit with a penalty and a bound on sharded weights, in two processes (gloo) and in one: FOLDER."""
 
 import os
 import sys
