@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from .callbacks import GradientMonitor as GradientMonitor
     from .callbacks import InitialLossCheck as InitialLossCheck
     from .callbacks import LearningCurves as LearningCurves
+    from .callbacks import MaxNorm as MaxNorm
     from .callbacks import OverfitBatchCheck as OverfitBatchCheck
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
     from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
     from .datamodules import CachedFeatures as CachedFeatures
+    from .callbacks import WeightPenalty as WeightPenalty
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
@@ -49,6 +51,8 @@ __all__, __getattr__ = lazy_names(
         "FineTuning": "callbacks",
         "GradientMonitor": "callbacks",
         "UpdateRatioMonitor": "callbacks",
+        "WeightPenalty": "callbacks",
+        "MaxNorm": "callbacks",
         "EarlyStoppingWithRestore": "callbacks",
         "SWA": "callbacks",
         "EMA": "callbacks",

@@ -7,12 +7,31 @@ from typing import Any
 from torch import nn
 
 
+def decayed_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are to be kept small, by name: kernels and matrices, frozen ones too.
+
+    Biases, norms and other parameters with fewer than two dimensions are left out, and so are those that a
+    submodule names in its `no_weight_decay()` (timm: position embeddings, class tokens).
+
+    Args:
+        module: Any module; a parameter that is shared counts once.
+
+    >>> list(decayed_weights(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))))
+    ['0.weight']
+    """
+    exempt: set[str] = set()
+    for prefix, child in module.named_modules():
+        names = getattr(child, "no_weight_decay", None)
+        if callable(names):
+            exempt |= {f"{prefix}.{name}".lstrip(".") for name in names()}
+    return {name: p for name, p in module.named_parameters() if p.ndim >= 2 and name not in exempt}
+
+
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Return the trainable parameters as two groups: `decay`, and `no_decay` with weight decay 0.
 
-    Biases, norms and other parameters with fewer than two dimensions are not decayed, nor are those that a
-    submodule names in its `no_weight_decay()` (timm: position embeddings, class tokens). The first group
-    leaves `weight_decay` to the optimizer. Empty groups are left out.
+    What is decayed is what `decayed_weights` returns. The first group leaves `weight_decay` to the
+    optimizer. Empty groups are left out.
 
     Args:
         module: Any module; a parameter that is shared counts once.
@@ -25,16 +44,10 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     ... ]
     [('decay', 1), ('no_decay', 3)]
     """
-    exempt: set[str] = set()
-    for prefix, child in module.named_modules():
-        names = getattr(child, "no_weight_decay", None)
-        if callable(names):
-            exempt |= {f"{prefix}.{name}".lstrip(".") for name in names()}
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (no_decay if parameter.ndim < 2 or name in exempt else decay).append(parameter)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = {id(weight) for weight in decayed_weights(module).values()}
+    decay = [parameter for parameter in parameters if id(parameter) in decayed]
+    no_decay = [parameter for parameter in parameters if id(parameter) not in decayed]
     groups: list[dict[str, Any]] = [
         {"name": "decay", "params": decay},
         {"name": "no_decay", "params": no_decay, "weight_decay": 0.0},

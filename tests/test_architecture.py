@@ -28,6 +28,7 @@ RANKS = {
             "preprocessing",
             "averaging",
             "batch_norm",
+            "penalties",
             "ensembles",
             "scores",
         ),

@@ -11,11 +11,13 @@ from .fine_tuning import FineTuning
 from .gradients import GradientMonitor
 from .initial_loss import InitialLossCheck
 from .learning_curves import LearningCurves
+from .max_norm import MaxNorm
 from .overfit_batch import OverfitBatchCheck
 from .snapshot_ensemble import SnapshotEnsemble
 from .swa import SWA
 from .training_doctor import TrainingDoctor
 from .update_ratio import UpdateRatioMonitor
+from .weight_penalty import WeightPenalty
 
 __all__ = [
     "EMA",
@@ -27,8 +29,10 @@ __all__ = [
     "GradientMonitor",
     "InitialLossCheck",
     "LearningCurves",
+    "MaxNorm",
     "OverfitBatchCheck",
     "SnapshotEnsemble",
     "TrainingDoctor",
     "UpdateRatioMonitor",
+    "WeightPenalty",
 ]

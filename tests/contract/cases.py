@@ -108,6 +108,18 @@ CASES = {
             ({"mode": "least"}, "`min` or `max`, got 'least'"),
         ],
     ),
+    "MaxNorm": Case(
+        options={"max_norm": 0.5},
+        other={"max_norm": 0.4, "pattern": "net.*"},
+        wrong=[
+            (
+                {"max_norm": 0.0},
+                "`max_norm` must be above 0, got 0.0. To bound nothing, leave the callback out",
+            ),
+            ({"max_norm": -1.0}, "`max_norm` must be above 0, got -1.0"),
+        ],
+        watches=False,
+    ),
     "OverfitBatchCheck": Case(
         options={"seconds": 600.0},
         other={"strict": True},
@@ -160,6 +172,17 @@ CASES = {
             ({"every_n_steps": 0}, "`every_n_steps` must be at least 1, got 0"),
             ({"name": "a/b"}, "file's name without folders, got 'a/b'. Give folders by `dirpath`"),
         ],
+    ),
+    "WeightPenalty": Case(
+        options={"l1": 0.01, "l2": 0.05},
+        other={"l1": 0.02, "name": "second", "pattern": "net.*"},
+        wrong=[
+            ({"l1": -0.1}, "`l1` must be at least 0, got -0.1"),
+            ({"l2": -0.1}, "`l2` must be at least 0, got -0.1"),
+            ({"l1": float("nan")}, "`l1` must be at least 0, got nan"),
+            ({"l1": 0.0}, "`l1` or `l2` must be above 0, got 0 for both. To penalise nothing, leave"),
+        ],
+        watches=False,
     ),
 }
 
