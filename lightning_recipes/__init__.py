@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
     from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
-    from .datamodules import CachedFeatures as CachedFeatures
     from .callbacks import WeightPenalty as WeightPenalty
+    from .datamodules import CachedFeatures as CachedFeatures
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
