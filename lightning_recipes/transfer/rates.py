@@ -87,7 +87,7 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
         return [rest]
     rate = group.get("lr", rate)
     before = f"{group['name']}/" if "name" in group else ""
-    ordered = sorted(parts, key=lambda share: share.scale, reverse=True)
+    ordered = sorted(parts, key=lambda share: (share.label != "head", -share.scale))
     return [
         {**rest, "params": parts[share], "name": before + share.label, "lr": rate * share.scale}
         for share in ordered
