@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..transfer import (
     Depths,
@@ -17,9 +19,11 @@ from ..transfer import (
     depths,
     first_trained_stage,
     layerwise_rates,
-    norm_parameters,
+    norm_layers,
     probing_epochs,
     rate_shares,
+    scale_peaks,
+    schedulers_of,
     whole,
 )
 from ..utils.errors import UserError, did_you_mean
@@ -60,7 +64,7 @@ class FineTuning(Callback):
         backbone: str = "backbone",
         backbone_scale: float = 0.1,
         layer_decay: float = 1.0,
-        freeze_until: str | int | None = None,
+        freeze_until: int | str | None = None,
         probe_epochs: float = 0.3,
         unfreeze_every: int = 1,
         freeze_norms: bool = False,
@@ -83,6 +87,7 @@ class FineTuning(Callback):
         self.freeze_norms = freeze_norms
         self._freezer: Freezer | None = None
         self._release: Callable[[], None] | None = None
+        self._probing: int | None = None  # epochs of the head alone in this run
 
     @property
     def state_key(self) -> str:
@@ -97,12 +102,14 @@ class FineTuning(Callback):
         """
         if stage != "fit":
             return
-        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        plain = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        if not plain or isinstance(trainer.strategy, DeepSpeedStrategy):
             raise UserError(
                 f"FineTuning works on one device and with DDP, got {type(trainer.strategy).__name__}. "
                 "Set `strategy: ddp`."
             )
         self._leave(pl_module)
+        self._probing = None
         if self.policy in ("scratch", "linear_probe"):
             return
 
@@ -114,8 +121,18 @@ class FineTuning(Callback):
                 backbone_scale=self.backbone_scale,
                 layer_decay=self.layer_decay,
             )
-            with layerwise_rates(shares):
-                return configure()
+            with layerwise_rates(shares) as cuts:
+                try:
+                    configured = configure()
+                except ValueError as error:
+                    if not re.search("param_groups|lr_lambdas|min_lrs", str(error)):
+                        raise
+                    raise UserError(
+                        f"{error} FineTuning cuts the groups by depth: there are {len(cuts)} now. Give one "
+                        "value for all, or as many as `optimizer.param_groups` has by then."
+                    ) from error
+            scale_peaks(schedulers_of(configured), cuts)
+            return configured
 
         self._release = override(pl_module, "configure_optimizers", with_rates)
 
@@ -127,7 +144,10 @@ class FineTuning(Callback):
         frozen = 0 if self.freeze_until is None else self._lies.stage(self.freeze_until)
         self._settings = {"n_stages": len(self._lies.names), "frozen": frozen}
         if self.policy == "probe_then_finetune":
-            self._settings["probe_epochs"] = probing_epochs(self.probe_epochs, trainer.max_epochs)
+            if self._probing is None:
+                self._probing = probing_epochs(self.probe_epochs, trainer.max_epochs)
+            self._settings["probe_epochs"] = self._probing
+        self._refuse_what_cannot_learn(trainer, pl_module, backbone)
         self._freezer = Freezer(backbone)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,6 +169,31 @@ class FineTuning(Callback):
         if self._freezer is not None:
             self._freezer.keep_still()
 
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Say what a gradient scaler says in riddles.
+
+        Raises:
+            UserError: It is to step an optimizer that has frozen parameters only.
+        """
+        if self._freezer is None or getattr(trainer.precision_plugin, "scaler", None) is None:
+            return
+        if all(p in self._freezer.frozen for group in optimizer.param_groups for p in group["params"]):
+            raise UserError(
+                f"fp16 cannot step a {type(optimizer).__name__} whose parameters are all frozen in epoch "
+                f"{trainer.current_epoch}. Take `precision: bf16-mixed`, or one optimizer for all parameters."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long the probe is, which a run that is resumed for longer keeps to."""
+        return {"probe_epochs": self.probe_epochs, "probing": self._probing}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take that back, unless other settings are given now."""
+        if state_dict["probe_epochs"] == self.probe_epochs:
+            self._probing = state_dict["probing"]
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
         self._leave(pl_module)
@@ -165,9 +210,9 @@ class FineTuning(Callback):
         )
         parameters = dict(freezer.module.named_parameters())
         frozen: set[Tensor] = {p for name, p in parameters.items() if lies.stages[name] < first}
-        if self.freeze_norms:
-            frozen |= norm_parameters(freezer.module)
-        if not freezer.freeze(frozen):
+        norms = norm_layers(freezer.module) if self.freeze_norms else []
+        frozen.update(p for layer in norms for p in layer.parameters())
+        if not freezer.freeze(frozen, layers=norms):
             return
         learning = lies.names[first:]
         what = (
@@ -181,6 +226,24 @@ class FineTuning(Callback):
             # DDP knows what learned when it was made, and would leave the rest unsynchronised
             trainer.strategy.model = pl_module
             trainer.strategy.configure_ddp()
+
+    def _refuse_what_cannot_learn(
+        self, trainer: Trainer, pl_module: LightningModule, backbone: nn.Module
+    ) -> None:
+        inside = set(backbone.parameters())
+        outside = any(p.requires_grad and p not in inside for p in pl_module.parameters())
+        if not outside and self.policy not in ("scratch", "finetune"):
+            raise UserError(
+                f"`{self.policy}` begins with what lies outside of `{self.backbone}`, where "
+                f"{type(pl_module).__name__} has no parameters that learn. Make its last layer a part of its "
+                "own, or take `finetune`."
+            )
+        data = getattr(trainer, "datamodule", None)
+        if getattr(data, "features_of", None) == self.backbone and self.policy != "linear_probe":
+            raise UserError(
+                f"`{self.policy}` trains the backbone, whose features {type(data).__name__} has computed "
+                "once and for all. Take `linear_probe`, or the images themselves."
+            )
 
     def _part(self, pl_module: LightningModule) -> nn.Module:
         try:

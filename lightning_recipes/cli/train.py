@@ -36,6 +36,7 @@ from .runs import claim, discard_if_barren, explain_write_errors, free_directory
 
 # The model's argument, and where the data say it
 LINKS = {"num_classes": "num_classes", "in_chans": "channels", "image_size": "image_size"}
+_WITH_SPLITS = (datamodules.ImageDataModule, datamodules.CachedFeatures)
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -231,7 +232,7 @@ class RecipesCLI(LightningCLI):
         trainer, data = self.trainer, self.datamodule
         measured = {}
         loggers, trainer.loggers = trainer.loggers, []
-        if isinstance(data, datamodules.ImageDataModule):
+        if isinstance(data, _WITH_SPLITS):
             train = data.train_eval_dataloader()
             measured["train"] = _bare(trainer.validate(self.model, train, ckpt_path=ckpt_path, verbose=False))
         measured["val"] = _bare(
@@ -246,7 +247,7 @@ class RecipesCLI(LightningCLI):
 
     def _has_test(self) -> bool:
         """Return whether there is a test split, and a module that can be tested."""
-        if isinstance(self.datamodule, datamodules.ImageDataModule):
+        if isinstance(self.datamodule, _WITH_SPLITS):
             return "test" in self.datamodule.splits
         return is_overridden("test_dataloader", self.datamodule) and is_overridden("test_step", self.model)
 

@@ -15,6 +15,7 @@ from ..transfer.features import extract
 from ..utils.errors import UserError
 from .base import ImageDataModule
 from .batches import Batch, BatchLoader, BatchPlan
+from .samples import Samples
 
 
 class CachedFeatures(LightningDataModule):
@@ -35,6 +36,9 @@ class CachedFeatures(LightningDataModule):
         UserError: The module has no `backbone`.
     """
 
+    features_of = "backbone"
+    """The part of the module that runs over images no more."""
+
     def __init__(self, data: ImageDataModule) -> None:
         super().__init__()
         self.data = data
@@ -48,6 +52,11 @@ class CachedFeatures(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes, K."""
         return self.data.num_classes
+
+    @property
+    def splits(self) -> dict[str, Samples]:
+        """The samples of "train", "val" and (where there is one) "test"."""
+        return self.data.splits
 
     @property
     def multi_label(self) -> bool:
@@ -82,6 +91,11 @@ class CachedFeatures(LightningDataModule):
         """Return the features of the training images, in a new order each epoch."""
         return self._loader("train", self.data.train_eval_dataloader(), self.data.train_dataloader().sampler)
 
+    def train_eval_dataloader(self) -> FeatureLoader:
+        """Return the features of the training images as they would be evaluated: in order, each once."""
+        images = self.data.train_eval_dataloader()
+        return self._loader("train", images, images.sampler)
+
     def val_dataloader(self) -> FeatureLoader:
         """Return the features of the validation images, each once."""
         images = self.data.val_dataloader()
@@ -95,14 +109,17 @@ class CachedFeatures(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None  # Lightning sets it before it asks for loaders
         module = trainer.lightning_module
-        backbone = getattr(module, "backbone", None)
+        backbone = getattr(module, self.features_of, None)
         if backbone is None:
             raise UserError(f"{type(module).__name__} has no `backbone` whose features could be cached.")
         features, targets = extract(backbone, images, device=module.device)
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(shares, (features, targets))
-            features, targets = (torch.cat(parts) for parts in zip(*shares, strict=True))
+            seen = torch.cat([indices for indices, _ in images.sampler])  # the images of this process
+            dist.all_gather_object(shares, (seen, features, targets))
+            seen, features, targets = (torch.cat(parts) for parts in zip(*shares, strict=True))
+            order = seen.argsort()  # that of the images, by which the plan counts
+            features, targets = features[order], targets[order]
         rank_zero_info(
             f"CachedFeatures: the backbone ran once over {len(features)} {split} images; no augmentation."
         )

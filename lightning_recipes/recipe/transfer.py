@@ -102,6 +102,7 @@ def advise_transfer(
     if data.multi_label:
         raise UserError("Advice on transfer needs one label an image, got several.")
     attached = SimpleNamespace(lightning_module=model, world_size=1, global_rank=0)
+    before = data.trainer
     data.trainer = attached  # type: ignore[assignment]  # whose module says how its weights want their images
     try:
         data.prepare_data()
@@ -109,7 +110,7 @@ def advise_transfer(
         counts = data.splits["train"].targets.bincount(minlength=data.num_classes)
         with evaluating(model):
             images, val = (
-                list(images_of(_shuffled(loader), MEASURED))
+                list(images_of(_drawn(loader), MEASURED))
                 for loader in (data.train_eval_dataloader(), data.val_dataloader())
             )
             distance = domain_distance(model.backbone, images, device=model.device)
@@ -118,17 +119,21 @@ def advise_transfer(
                 model.backbone, val, stages=stages, device=model.device
             )
     finally:
-        data.trainer = None
+        data.trainer = before
     found = probe_accuracies(features, targets, val_features, val_targets)
     similar = _last_is_best(found, len(val_targets)) if distance is None else distance <= SIMILAR
     advice = advise(float(counts.median()), similar=similar, distance=distance)
     return TransferReport(advice, _first_trained(model, advice), found, int(counts.min()))
 
 
-def _shuffled(loader: BatchLoader) -> BatchLoader:
-    """Return the same images in a random order: they may be sorted by class."""
-    plan = BatchPlan(loader.sampler.size, loader.batch_size, shuffle=True)
-    return loader.independent(plan)
+def _drawn(loader: BatchLoader) -> BatchLoader:
+    """Return a loader of all images, or where they are more than needed, in a random order.
+
+    They may be sorted by class; and a shuffled plan leaves an incomplete batch out.
+    """
+    if loader.sampler.size <= MEASURED:
+        return loader
+    return loader.independent(BatchPlan(loader.sampler.size, loader.batch_size, shuffle=True))
 
 
 def _last_is_best(found: dict[str, float], n: int) -> bool:

@@ -1,11 +1,13 @@
 """Transfer: which parts of a pretrained network learn, when, and how fast."""
 
 from .depth import Depths, depths, whole
-from .freezing import Freezer, norm_parameters
+from .freezing import Freezer, norm_layers
+from .peaks import scale_peaks, schedulers_of
 from .policies import PolicyName, first_trained_stage, probing_epochs
-from .rates import Share, layerwise_rates, rate_shares, split_group
+from .rates import Cut, Share, layerwise_rates, rate_shares, split_group
 
 __all__ = [
+    "Cut",
     "Depths",
     "Freezer",
     "PolicyName",
@@ -13,9 +15,11 @@ __all__ = [
     "depths",
     "first_trained_stage",
     "layerwise_rates",
-    "norm_parameters",
+    "norm_layers",
     "probing_epochs",
     "rate_shares",
+    "scale_peaks",
+    "schedulers_of",
     "split_group",
     "whole",
 ]

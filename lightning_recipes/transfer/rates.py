@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ class Share(NamedTuple):
     """Where a parameter lies, and its part of the learning rate."""
 
     label: str
+    scale: float
+
+
+class Cut(NamedTuple):
+    """A parameter group of an optimizer, and its part of the learning rate."""
+
+    group: dict[str, Any]
     scale: float
 
 
@@ -73,14 +81,13 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
     members = [params] if isinstance(params, Tensor) else list(params)
     parts: dict[Share, list[Any]] = {}
     for member in members:
-        parameter = member[1] if isinstance(member, tuple) else member
-        parts.setdefault(shares.get(parameter, Share("head", 1.0)), []).append(member)
+        parts.setdefault(_share(member, shares), []).append(member)
     rest = {**group, "params": members}
     if all(share.label == "head" for share in parts):
         return [rest]
     rate = group.get("lr", rate)
     before = f"{group['name']}/" if "name" in group else ""
-    ordered = sorted(parts, key=lambda share: share.scale, reverse=True)
+    ordered = sorted(parts, key=lambda share: (share.label != "head", -share.scale))
     return [
         {**rest, "params": parts[share], "name": before + share.label, "lr": rate * share.scale}
         for share in ordered
@@ -88,22 +95,41 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
 
 
 @contextmanager
-def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[None]:
+def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[list[Cut]]:
     """Have every optimizer that is built within the block cut its parameter groups by depth.
 
     So schedulers, which read the groups when they are built, know of them; the optimizer may be any one.
+    Yields the groups, to which those of the block are added.
 
     Args:
         shares: As `rate_shares` gives them.
     """
     add = Optimizer.add_param_group
+    cuts: list[Cut] = []
 
     def add_parts(self: Optimizer, param_group: dict[str, Any]) -> None:
         for part in split_group(param_group, self.defaults.get("lr"), shares):
+            if "name" in part:
+                part["name"] = _free_name(part["name"], {group.get("name") for group in self.param_groups})
             add(self, part)
+            cuts.append(Cut(self.param_groups[-1], _share(part["params"][0], shares).scale))
 
     Optimizer.add_param_group = add_parts  # type: ignore[method-assign]
     try:
-        yield
+        yield cuts
     finally:
         Optimizer.add_param_group = add  # type: ignore[method-assign]
+
+
+def _free_name(name: str, taken: Collection[str | None]) -> str:
+    """Return the name, with a number behind it where it is taken: Lightning wants each group's its own.
+
+    >>> _free_name("head", ["head", "head 2"])
+    'head 3'
+    """
+    names = (name if number == 1 else f"{name} {number}" for number in count(1))
+    return next(free for free in names if free not in taken)
+
+
+def _share(member: Any, shares: Mapping[Tensor, Share]) -> Share:  # noqa: ANN401 - a tensor, or its name and it
+    return shares.get(member[1] if isinstance(member, tuple) else member, Share("head", 1.0))

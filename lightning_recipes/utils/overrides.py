@@ -37,12 +37,13 @@ def override(
     """
     space, method = vars(owner), getattr(owner, name)
     below: dict[str, Any] = {name: space[name]} if name in space else {}
+    lowest = getattr(method, "_lowest", method)  # what is left when all that lies below is taken back
 
     @wraps(method)
     def above() -> Any:  # noqa: ANN401 - whatever the method returns
-        return around(below.get(name, method))
+        return around(below.get(name, lowest))
 
-    above._below = below  # type: ignore[attr-defined]
+    above._below, above._lowest = below, lowest  # type: ignore[attr-defined]
     space[name] = above
 
     def remove() -> None:
