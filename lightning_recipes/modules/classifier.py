@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -21,6 +21,7 @@ from ..utils.progress import epochs_of_run, steps_of_run
 from ..utils.run_length import known_epochs
 from .backbones import create_backbone, split_head
 from .losses import MultiLabelLoss
+from .measuring import measure, reset
 from .metrics import MeanLoss, classification_metrics
 from .portable import PortableModule
 
@@ -110,7 +111,6 @@ class ImageClassifier(PortableModule):
         self.backbone, head = split_head(self.configure_backbone(), num_classes)
         self.head = self.configure_head(head)
         self.loss = self.configure_loss()
-        # "train" alone would shadow `nn.Module.train`
         self.metrics = nn.ModuleDict(
             {f"{s}_metrics": self.configure_metrics(s) for s in ("train", "val", "test")}
         )
@@ -160,19 +160,15 @@ class ImageClassifier(PortableModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget what an epoch that was cut off had measured."""
-        self._reset("train")
+        reset(self, "train")
 
     def on_validation_epoch_start(self) -> None:
         """Forget what a validation that was cut off had measured."""
-        self._reset("val")
+        reset(self, "val")
 
     def on_test_epoch_start(self) -> None:
         """Forget what a test that was cut off had measured."""
-        self._reset("test")
-
-    def _reset(self, stage: str) -> None:
-        cast(MetricCollection, self.metrics[f"{stage}_metrics"]).reset()
-        cast(MeanLoss, self.mean_loss[f"{stage}_metrics"]).reset()
+        reset(self, "test")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, C, H, W), or of features (B, D) that the backbone has made."""
@@ -217,17 +213,8 @@ class ImageClassifier(PortableModule):
         images, targets = batch
         logits = self._pooled_logits(images) if stage == "test" else self(images)
         loss: Tensor = self.loss(logits, targets)
-        metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
-        mean_loss = cast(MeanLoss, self.mean_loss[f"{stage}_metrics"])
-        first = not mean_loss.update_called
-        metrics.update(self.probabilities(logits.detach()), self._labels(targets))
-        mean_loss.update(loss.detach(), len(images))
-        if (
-            first
-        ):  # once a stage: Lightning computes and resets them at its end, and each log takes a millisecond
-            for name, metric in (("loss", mean_loss), *metrics.items()):
-                shown = stage != "train" and name in ("loss", "acc")
-                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
+        shares = self.probabilities(logits.detach())
+        measure(self, stage, loss=loss.detach(), probabilities=shares, labels=self._labels(targets))
         return loss
 
     def _labels(self, targets: Tensor) -> Tensor:

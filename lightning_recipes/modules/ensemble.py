@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from ..ensembles import pool_checkpoints, read_checkpoint, short_names, split_members
 from ..scores import EnsembleReport, Scored, fit_temperature, measure_ensemble
 from ..scores.bootstrap import RESAMPLES
 from ..scores.measures import TINY
 from ..utils.errors import UserError
+from .measuring import measure, reset
 from .members import build_member, load_member
 from .metrics import MeanLoss, classification_metrics
 from .pool import MemberPool
@@ -183,15 +183,7 @@ class EnsembleClassifier(MemberPool):
             loss, targets = F.binary_cross_entropy_with_logits(logits, targets.float()), (targets > 0.5).int()
         else:
             loss = F.nll_loss(logits, targets)
-        metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
-        mean_loss = cast(MeanLoss, self.mean_loss[f"{stage}_metrics"])
-        first = not mean_loss.update_called
-        metrics.update(self.probabilities(logits), targets)
-        mean_loss.update(loss, len(images))
-        if first:
-            for name, metric in (("loss", mean_loss), *metrics.items()):
-                shown = name in ("loss", "acc")
-                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
+        measure(self, stage, loss=loss, probabilities=self.probabilities(logits), labels=targets)
 
     def setup(self, stage: str) -> None:
         """Make the metrics, and check the data.
@@ -205,12 +197,12 @@ class EnsembleClassifier(MemberPool):
         count = len(self.class_names)
         if stage != "predict" and not count:
             raise UserError("The members do not say how many classes they know. Give `class_names`.")
-        for name in ("val_metrics", "test_metrics") if count else ():
+        for kind in ("val", "test") if count else ():
+            name = f"{kind}_metrics"
             if name not in self.metrics:
                 self.metrics[name] = classification_metrics(count, multi_label=self.multi_label)
                 self.mean_loss[name] = MeanLoss()
-            cast(MetricCollection, self.metrics[name]).reset()  # of what was cut off
-            cast(MeanLoss, self.mean_loss[name]).reset()
+            reset(self, kind)
 
     def check_data(self, data: Any) -> None:  # noqa: ANN401 - any datamodule, or none
         """Refuse data that are not what the members were trained on.
