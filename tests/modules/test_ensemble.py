@@ -237,7 +237,7 @@ def test_a_file_is_enough_to_predict(data, tmp_path):
         assert loaded.temperature == 1.7
         assert loaded.class_names == data.class_names == ["one", "two", "zero"]
         assert loaded.preprocessing == data.preprocessing
-        assert loaded.normalization == (data.preprocessing.mean, data.preprocessing.std)
+        assert loaded.normalization == data.preprocessing.normalization
         assert loaded.names == ensemble.names
         fresh = mixed()
         (result,) = Trainer(**QUIET).test(fresh, datamodule=data, ckpt_path=path, verbose=False)
