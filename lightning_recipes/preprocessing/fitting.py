@@ -18,6 +18,7 @@ from .normalization import Normalization
 Fitted = Literal["mean_image", "channel_mean", "channel_mean_std", "pca", "whiten"]
 
 EPSILON = 1e-5  # added to the variances that `whiten` divides by the root of; the handbook's
+ROUNDING = 1 / (12 * 255**2)  # variance of what a byte rounds off, [0, 1] units squared
 MOST_NUMBERS = 4096  # D of an image for `pca` and `whiten`: a matrix of 64 MiB in each checkpoint
 
 
@@ -56,14 +57,19 @@ def fit_normalization(images: Iterable[Tensor], mode: Fitted) -> Normalization:
     matrix = None
     if linear:
         variances, axes = principal_axes(moments.covariance / 255**2)
-        matrix = axes if mode == "pca" else axes / (variances + EPSILON).sqrt()
-    if mode == "whiten" and moments.count <= prod(shape):
-        rank_zero_warn(
-            f"`normalize: whiten` was fitted on {moments.count} images of {prod(shape)} numbers each: "
-            f"other images are multiplied by {EPSILON**-0.5:.0f} in directions that none of these has. Take "
-            "more images, a smaller `image_size`, or `normalize: channel_mean_std`."
-        )
+        matrix = axes if mode == "pca" else _whitening(variances, axes, moments.count)
     return Normalization((moments.mean / 255).view(shape), (1.0,) * shape[0], matrix)
+
+
+def _whitening(variances: Tensor, axes: Tensor, count: int) -> Tensor:
+    if flat := int((variances < ROUNDING).sum()):
+        rank_zero_warn(
+            f"`normalize: whiten` multiplies by about {EPSILON**-0.5:.0f} in {flat} of {len(variances)} "
+            f"directions in which the {count} train images hardly differ. Images that do differ there, such "
+            "as augmented or new ones, come out far too large. Set `augment: none` and give more images than "
+            "directions, or set `normalize: channel_mean_std`."
+        )
+    return axes / (variances + EPSILON).sqrt()
 
 
 def principal_axes(covariance: Tensor) -> tuple[Tensor, Tensor]:

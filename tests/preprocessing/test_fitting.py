@@ -142,12 +142,16 @@ def test_images_too_large_for_a_matrix_are_refused_before_all_are_read():
     assert fitted.image_shape == (3, 64, 64)
 
 
-def test_fewer_images_than_numbers_are_warned_of_where_they_are_divided(recwarn):
-    fit_normalization([pictures(17)], "whiten")
+def test_directions_of_which_nothing_is_known_are_warned_of_where_they_are_divided_by(recwarn):
+    fit_normalization([pictures()], "whiten")
     fit_normalization([pictures(3)], "pca")
     assert not recwarn.list
-    with pytest.warns(UserWarning, match="fitted on 16 images of 16 numbers each.* by 316 in directions"):
-        fit_normalization([pictures(16)], "whiten")
+    with pytest.warns(UserWarning, match="by about 316 in 2 of 16 directions in which the 15 train images"):
+        fit_normalization([pictures(15)], "whiten")  # they span 14
+    constant = pictures()
+    constant[:, :, 0] = 7  # four pixels
+    with pytest.warns(UserWarning, match="in 4 of 16 directions in which the 200 train images"):
+        fit_normalization([constant], "whiten")
 
 
 def test_what_is_fitted_is_equal_to_itself_only():
