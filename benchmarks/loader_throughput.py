@@ -50,14 +50,14 @@ def measure(root: Path, batch_size: int) -> list[list[object]]:
     """Return the rows for one batch size."""
     data = TorchvisionDataModule("FashionMNIST", root=root, image_size=28, batch_size=batch_size)
     data.setup("fit")
-    mean, std = data.preprocessing.mean, data.preprocessing.std
+    fitted = data.preprocessing.normalization
     transform = v2.Compose(
         [
             v2.ToImage(),
             v2.RandomCrop(28, padding=4),
             v2.RandomHorizontalFlip(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean, std),
+            v2.Normalize(fitted.mean, fitted.std),
         ]
     )
     theirs = datasets.FashionMNIST(root, transform=transform)

@@ -186,11 +186,12 @@ def agree_on_preprocessing(
         if first is None:
             first = name, stored
             continue
-        for key, value in first[1].items():
-            if not _same(value, stored.get(key)):
+        for key in {**first[1], **stored}:
+            one, two = first[1].get(key), stored.get(key)
+            if not _same(one, two):
                 raise UserError(
                     f"{first[0]} and {name} were trained on images that were made differently: `{key}` is "
-                    f"{value} against {stored.get(key)}. One loader feeds all members: train them with the "
+                    f"{_shown(one)} against {_shown(two)}. One loader feeds all members: train them with the "
                     "same `data.image_size`, `data.crop_pct` and `data.normalize`, on the same split."
                 )
     return None if first is None else dict(first[1])
@@ -250,7 +251,18 @@ def _num_classes(checkpoint: Mapping[str, Any]) -> int | None:
     return count if isinstance(count, int) else None
 
 
+def _shown(value: Any) -> Any:  # noqa: ANN401 - plain data
+    return f"a tensor {tuple(value.shape)} of mean {value.mean():.4g}" if isinstance(value, Tensor) else value
+
+
 def _same(one: Any, two: Any) -> bool:  # noqa: ANN401 - plain data
+    if isinstance(one, Tensor) or isinstance(two, Tensor):
+        return (
+            isinstance(one, Tensor)
+            and isinstance(two, Tensor)
+            and one.shape == two.shape
+            and bool((one - two).abs().max() <= _RELATIVE * one.abs().max())
+        )
     if isinstance(one, (list, tuple)):
         return (
             isinstance(two, (list, tuple))

@@ -96,6 +96,24 @@ def test_the_last_digit_of_a_mean_is_no_difference():
     assert pool_checkpoints([checkpoint(), near], ["one", "two"])
 
 
+def test_members_of_different_images_are_told_apart_by_their_tensors():
+    image = {**PREPROCESSING, "mean": torch.full((1, 4, 4), 0.3), "std": [1.0]}
+    rotated = {**image, "matrix": torch.eye(16)}
+    near = {**rotated, "mean": image["mean"] * (1 + 1e-7), "matrix": torch.eye(16) + 1e-8}
+    pool = pool_checkpoints([checkpoint(preprocessing=rotated), checkpoint(preprocessing=near)], ["a", "b"])
+    assert torch.equal(pool["lightning_recipes"]["preprocessing"]["matrix"], torch.eye(16))
+    for one, two, says in (
+        (PREPROCESSING, image, r"`mean` is \[0.3\] against a tensor \(1, 4, 4\) of mean 0.3"),
+        (image, PREPROCESSING, r"`mean` is a tensor \(1, 4, 4\) of mean 0.3 against \[0.3\]"),
+        (image, rotated, r"`matrix` is None against a tensor \(16, 16\)"),
+        (rotated, image, r"`matrix` is a tensor \(16, 16\) of mean 0.0625 against None"),
+        (rotated, {**rotated, "matrix": torch.eye(16).flip(0)}, "`matrix` is a tensor"),
+        (image, {**image, "mean": torch.full((1, 8, 8), 0.3)}, r"\(1, 4, 4\) .* against .* \(1, 8, 8\)"),
+    ):
+        with pytest.raises(UserError, match=says):
+            pool_checkpoints([checkpoint(preprocessing=one), checkpoint(preprocessing=two)], ["a", "b"])
+
+
 def test_no_members():
     with pytest.raises(UserError, match="at least one member, got none"):
         pool_checkpoints([], [])

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from ..preprocessing import Preprocessing, channel_statistics
-from ..utils.errors import UserError, did_you_mean
+from ..preprocessing import Fitted, Normalization, Preprocessing, fit_normalization
+from ..utils.errors import UserError
 from .batches import BatchLoader, BatchPlan, DecodingLoader, MemoryLoader
+from .normalization import Normalize, check_normalize, choose_normalization
 from .samples import Samples
 from .splits import balanced_weights, holdout, kfold, limit_per_class
 from .transforms import Preset, preset
 
-Normalize = Literal["auto", "none", "channel_mean_std", "pretrained"]
 Split = Literal["train", "val", "test"]
 
 
@@ -37,8 +37,9 @@ class ImageDataModule(LightningDataModule, ABC):
         horizontal_flip: Also mirror half of the training images; by default unless left and right matter
             (digits). `augment: none` mirrors none.
         normalize: `pretrained` takes the mean and standard deviation of the backbone's weights,
-            `channel_mean_std` fits them on the train split, `none` only scales to [0, 1]. `auto` takes the
-            backbone's when it is pretrained and fits otherwise.
+            `channel_mean_std`, `channel_mean`, `mean_image`, `pca` and `whiten` are fitted on the train
+            split (docs/methods/normalization.md), `none` only scales to [0, 1]. `auto` takes the backbone's
+            when it is pretrained and `channel_mean_std` otherwise. A checkpoint keeps its own.
         crop_pct: The shorter side is resized to `image_size / crop_pct` before the centre crop, in (0, 1].
         val_fraction: Share of the training images that validates, where the data bring no validation split.
         test_fraction: Share of all images that tests, where the data bring no test split; 0 for none.
@@ -86,12 +87,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise UserError(f"`image_size` must be at least 8 pixels, got {image_size}.")
         if not 0 < crop_pct <= 1:
             raise UserError(f"`crop_pct` must lie in (0, 1], got {crop_pct}.")
-        if normalize not in get_args(Normalize):
-            listed = ", ".join(get_args(Normalize))
-            raise UserError(
-                f"`normalize` must be one of {listed}, got {normalize!r}."
-                f"{did_you_mean(normalize, get_args(Normalize))}"
-            )
+        check_normalize(normalize)
         if (fold is None) != (folds is None):
             raise UserError(f"`fold` and `folds` go together, got fold={fold} and folds={folds}.")
         self._image_size = image_size
@@ -113,7 +109,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self._splits: dict[str, Samples] | None = None
         self._tensors: dict[str, Tensor] = {}
         self._checked: set[str] = set()
-        self._fitted: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+        self._fitted: dict[Fitted, Normalization] = {}
 
     # What a subclass gives
 
@@ -161,8 +157,10 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def preprocessing(self) -> Preprocessing:
         """Geometry and normalisation of eval images; the checkpoint keeps it."""
-        mean, std = self._normalization()
-        return Preprocessing(self.channels, self.image_size, self.crop_pct, mean, std)
+        normalization = choose_normalization(
+            self.normalize, channels=self.channels, trainer=self.trainer, fit=self._fit_normalization
+        )
+        return Preprocessing(self.channels, self.image_size, self.crop_pct, normalization)
 
     def setup(self, stage: str) -> None:
         """Split, and read what is kept in memory: bad data show here, before anything is trained."""
@@ -274,25 +272,9 @@ class ImageDataModule(LightningDataModule, ABC):
         keep[[index for index, _ in bad]] = False
         return samples.subset(keep.nonzero().flatten())
 
-    def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and std: what `normalize` asks for, and the module's own where it has one."""
-        if self.normalize == "none":
-            return (0.0,) * self.channels, (1.0,) * self.channels
-        module = self.trainer.lightning_module if self.trainer else None
-        own = getattr(module, "normalization", None)
-        if own is not None and self.normalize != "channel_mean_std":
-            return own[0], own[1]
-        if self.normalize == "pretrained":
-            raise UserError(
-                "`normalize: pretrained` needs a backbone with pretrained weights. "
-                "Set `pretrained: true`, give `weights`, or take `normalize: auto`."
-            )
-        if self._fitted is None:
-            tensor = self._tensors.get("train")
-            train = (
-                self.splits["train"].stream(self.image_size, self.crop_pct)
-                if tensor is None
-                else torch.split(tensor, 1024)
-            )
-            self._fitted = channel_statistics(train)
-        return self._fitted
+    def _fit_normalization(self, mode: Fitted) -> Normalization:
+        if mode not in self._fitted:
+            train, kept = self.splits["train"], self._tensors.get("train")
+            images = train.stream(self.image_size, self.crop_pct) if kept is None else torch.split(kept, 1024)
+            self._fitted[mode] = fit_normalization(images, mode)
+        return self._fitted[mode]

@@ -14,7 +14,7 @@ from ..ensembles import (
     agree_on_preprocessing,
     ensemble_header,
 )
-from ..preprocessing import Preprocessing
+from ..preprocessing import Normalization, Preprocessing
 from ..utils.errors import UserError
 from ..utils.files import save_whole
 from .members import describe_member, open_members
@@ -70,9 +70,9 @@ class MemberPool(LightningModule):
         self.preprocessing = None if stored is None else Preprocessing.from_dict(stored)
 
     @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std that the members were trained with, [0, 1] units; `ImageDataModule` reads it."""
-        return None if self.preprocessing is None else (self.preprocessing.mean, self.preprocessing.std)
+    def normalization(self) -> Normalization | None:
+        """What the members were trained with; `ImageDataModule` reads it."""
+        return None if self.preprocessing is None else self.preprocessing.normalization
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but the members, which stay in eval mode."""

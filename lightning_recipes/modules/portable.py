@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from ..preprocessing import Preprocessing
+from ..preprocessing import Normalization, Preprocessing
 from ..utils.errors import UserError
 from .backbones import pretrained_normalization
 
@@ -29,18 +29,18 @@ class PortableModule(LightningModule):
     """Whether mirrored images keep their class, as the fit's datamodule says; None where it is not known."""
 
     @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std that the weights were trained with, one a channel, [0, 1] units; None for fresh ones.
+    def normalization(self) -> Normalization | None:
+        """What the weights were trained with; None for fresh ones.
 
         `ImageDataModule` reads it. A loaded checkpoint brings its own.
         """
         if self.preprocessing is not None:
-            return self.preprocessing.mean, self.preprocessing.std
+            return self.preprocessing.normalization
         if not (self.hparams["pretrained"] or self.hparams["weights"]) or not hasattr(
             self.backbone, "pretrained_cfg"
         ):
             return None
-        return pretrained_normalization(self.backbone, self.hparams["in_chans"])
+        return Normalization(*pretrained_normalization(self.backbone, self.hparams["in_chans"]))
 
     def on_fit_start(self) -> None:
         """Remember how the datamodule makes its images."""

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from ..contract.toys import QUIET, fit, toy
+from .conftest import TINY
 
 
 def read(path="predictions.csv"):
@@ -67,6 +68,32 @@ def test_prediction_is_what_was_validated(run, trained):
     names = [data.class_names[target] for target in data.splits["test"].targets]
     right = [predicted[str(p)] == name for p, name in zip(data.splits["test"].items, names, strict=True)]
     assert sum(right) / len(right) == pytest.approx(result["test/acc"])
+
+
+@pytest.mark.parametrize("normalize", ["mean_image", "whiten"])
+def test_a_fitted_normalisation_is_applied_from_the_checkpoint_alone(run, folder, normalize):
+    """Of every validation image, the CSV has the probabilities that the validation loader leads to."""
+    from lightning_recipes import ImageClassifier, ImageFolderDataModule
+
+    settings = {"image_size": 8, "normalize": normalize, "augment": "none", "val_fraction": 0.3}
+    arguments = [text for key, value in settings.items() for text in (f"--data.{key}", value)]
+    data = ("--data", "ImageFolderDataModule", "--data.root", folder, "--data.batch_size", "5")
+    assert run("fit", *TINY, *data, *arguments, "--run_dir", "out")[0] == 0
+    images = ImageFolderDataModule(folder, **settings, batch_size=5)
+    model = ImageClassifier.load_from_checkpoint("out/best.ckpt", weights_only=True)
+    validated = torch.cat(Trainer(**QUIET).predict(model, loader(images)))
+    assert run("predict", "--ckpt_path", "out/best.ckpt", folder, "--top_k", "3")[0] == 0
+    found = {(row["file"], row["class"]): float(row["probability"]) for row in read()}
+    for path, expected in zip(images.splits["val"].items, validated.tolist(), strict=True):
+        ours = [found[str(path), name] for name in images.class_names]
+        assert ours == pytest.approx(expected, abs=1e-5)  # six digits, and batches of another size
+    spread = validated.std(0).max()
+    assert spread > 1e-3  # the images are told apart
+
+
+def loader(data):
+    data.setup("fit")
+    return data.val_dataloader()
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])

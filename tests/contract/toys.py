@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
 from lightning_recipes.datamodules.batches import BatchPlan, MemoryLoader
-from lightning_recipes.preprocessing import Preprocessing
+from lightning_recipes.preprocessing import Normalization, Preprocessing
 
 QUIET = {
     "logger": False,
@@ -140,7 +140,7 @@ def loader(size=32, *, train, batch_size=8, seed=0, world=1, rank=0):
     )
     targets = images.view(size, 4, 4).float().mean(2).argmax(1)
     plan = BatchPlan(size, batch_size, shuffle=train, seed=seed, world_size=world, rank=rank)
-    return MemoryLoader(images, targets, plan, Preprocessing(1, 4, 1.0, (0.5,), (0.3,)))
+    return MemoryLoader(images, targets, plan, Preprocessing(1, 4, 1.0, Normalization((0.5,), (0.3,))))
 
 
 class Noisy(Dataset):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.utils.errors import UserError
@@ -48,39 +47,6 @@ def test_limit_leaves_validation_and_test_alone():
     data = ready(limit_per_class=5)
     assert data.splits["train"].targets.bincount().tolist() == [5] * 10
     assert (len(data.splits["val"]), len(data.splits["test"])) == (229, 270)
-
-
-def test_normalisation_is_fitted_on_the_train_split_only():
-    data = ready(in_memory=False)
-    train = data.splits["train"].load(32, 1.0).double() / 255
-    assert data.preprocessing.mean == pytest.approx([float(train.mean())], rel=1e-9)
-    assert data.preprocessing.std == pytest.approx([float(train.std(correction=0))], rel=1e-9)
-    assert data.preprocessing == ready(in_memory=True).preprocessing
-
-
-def test_normalize_none_only_scales():
-    data = ready(normalize="none")
-    images, _ = next(iter(data.val_dataloader()))
-    assert (data.preprocessing.mean, data.preprocessing.std) == ((0.0,), (1.0,))
-    assert float(images.min()) == 0
-    assert float(images.max()) == 1
-
-
-def test_a_pretrained_module_brings_its_own_normalisation():
-    class Pretrained:
-        normalization = ((0.25,), (0.5,))
-
-    data = DigitsDataModule()
-    data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    data.trainer.strategy._lightning_module = Pretrained()
-    assert (data.preprocessing.mean, data.preprocessing.std) == ((0.25,), (0.5,))
-    data.normalize = "channel_mean_std"
-    assert data.preprocessing.mean != (0.25,)
-
-
-def test_pretrained_normalisation_without_a_pretrained_module_is_refused():
-    with pytest.raises(UserError, match="pretrained: true"):
-        _ = ready(normalize="pretrained").preprocessing
 
 
 def test_both_paths_give_the_same_evaluation():

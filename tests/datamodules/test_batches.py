@@ -7,9 +7,9 @@ from lightning_recipes.datamodules.batches import BatchPlan, DecodingLoader, Mem
 from lightning_recipes.datamodules.image_folder import find_images
 from lightning_recipes.datamodules.samples import ArrayReader, FileReader, Samples
 from lightning_recipes.datamodules.transforms import PRESETS, preset
-from lightning_recipes.preprocessing import Preprocessing
+from lightning_recipes.preprocessing import Normalization, Preprocessing
 
-PREPROCESSING = Preprocessing(1, 16, 0.9, (0.3,), (0.4,))
+PREPROCESSING = Preprocessing(1, 16, 0.9, Normalization((0.3,), (0.4,)))
 
 
 def indices(plan, epoch=0):
@@ -171,7 +171,7 @@ def test_both_paths_augment_alike(name):
     targets = torch.zeros(many, dtype=torch.int64)
     samples = Samples(picture.expand(many, -1, -1, -1), targets, ArrayReader(1))
     train = BatchPlan(many, many, shuffle=True)
-    unit = Preprocessing(1, 32, 1.0, (0.0,), (1.0,))
+    unit = Preprocessing(1, 32, 1.0, Normalization.none(1))
     augmentation = replace(ALIKE[name], flip=True)
     fast, _ = next(iter(MemoryLoader(samples.load(32, 1.0), targets, train, unit, augmentation)))
     ordinary, _ = next(iter(DecodingLoader(samples, train, unit, augmentation)))

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 from lightning_recipes.datamodules import DigitsDataModule, ImageFolderDataModule
 from lightning_recipes.modules import ImageClassifier
 from lightning_recipes.modules.metrics import classification_metrics
+from lightning_recipes.preprocessing import Normalization
 from lightning_recipes.schedules import Schedule
 from lightning_recipes.utils.errors import UserError
 
@@ -83,13 +84,13 @@ def test_local_weights(tmp_path, ending):
     model = ImageClassifier("test_resnet", num_classes=3, in_chans=3, weights=path)
     loaded = model.backbone.state_dict()
     assert all(torch.equal(value, donor.state_dict()[name]) for name, value in loaded.items())
-    assert model.normalization == (donor.pretrained_cfg["mean"], donor.pretrained_cfg["std"])
+    assert model.normalization == Normalization(donor.pretrained_cfg["mean"], donor.pretrained_cfg["std"])
     grey = small(weights=path)
     first = next(name for name, value in donor.state_dict().items() if value.ndim == 4)
     torch.testing.assert_close(
         grey.backbone.state_dict()[first], donor.state_dict()[first].sum(1, keepdim=True)
     )
-    assert grey.normalization == (
+    assert grey.normalization == Normalization(
         (sum(donor.pretrained_cfg["mean"]) / 3,),
         (sum(donor.pretrained_cfg["std"]) / 3,),
     )
@@ -321,7 +322,7 @@ def test_a_checkpoint_of_pretrained_weights_fetches_none(tmp_path):
     torch.save(timm.create_model("test_resnet", num_classes=3, in_chans=1).state_dict(), tmp_path / "w.pth")
     model = small(weights=str(tmp_path / "w.pth"))
     trainer = fit(model, DigitsThree())
-    assert trainer.datamodule.preprocessing.mean == (0.5,)  # the backbone's, not the digits'
+    assert trainer.datamodule.preprocessing.normalization.mean == (0.5,)  # the backbone's, not the digits'
     trainer.save_checkpoint(tmp_path / "whole.ckpt")
     (tmp_path / "w.pth").unlink()
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "whole.ckpt", weights_only=True)
@@ -334,7 +335,7 @@ def test_a_checkpoint_s_normalisation_goes_before_one_fitted_anew(data, tmp_path
     other = DigitsThree()
     again = Trainer(**QUIET)
     again.test(small(), datamodule=other, ckpt_path=tmp_path / "whole.ckpt", verbose=False)
-    assert other.preprocessing.mean == data.preprocessing.mean
+    assert other.preprocessing.normalization.mean == data.preprocessing.normalization.mean
 
 
 def test_a_checkpoint_of_another_module_is_refused(data, tmp_path):

@@ -237,7 +237,7 @@ def test_a_file_is_enough_to_predict(data, tmp_path):
         assert loaded.temperature == 1.7
         assert loaded.class_names == data.class_names == ["one", "two", "zero"]
         assert loaded.preprocessing == data.preprocessing
-        assert loaded.normalization == (data.preprocessing.mean, data.preprocessing.std)
+        assert loaded.normalization == data.preprocessing.normalization
         assert loaded.names == ensemble.names
         fresh = mixed()
         (result,) = Trainer(**QUIET).test(fresh, datamodule=data, ckpt_path=path, verbose=False)
@@ -332,6 +332,24 @@ def test_what_cannot_be_rebuilt_cannot_be_saved(tmp_path):
     with pytest.raises(UserError, match="not plain data"):
         EnsembleClassifier([odd]).save(tmp_path / "not.ckpt")
     assert not (tmp_path / "not.ckpt").exists()
+
+
+@pytest.mark.parametrize("normalize", ["mean_image", "whiten"])
+def test_a_file_keeps_the_members_fitted_normalisation(normalize, tmp_path):
+    data = DigitsDataModule(image_size=8, normalize=normalize, augment="none", limit_per_class=10)
+    data.setup("fit")
+    members = [member(num_classes=10, seed=seed) for seed in range(2)]
+    for model in members:
+        model.preprocessing = data.preprocessing
+    ensemble = EnsembleClassifier(members, class_names=data.class_names)
+    (expected,) = Trainer(**QUIET).test(ensemble, datamodule=data, verbose=False)
+    ensemble.save(tmp_path / "pool.ckpt")
+    loaded = EnsembleClassifier.load_from_checkpoint(tmp_path / "pool.ckpt", weights_only=True)
+    assert loaded.preprocessing == data.preprocessing
+    other = DigitsDataModule(image_size=8, augment="none")
+    (result,) = Trainer(**QUIET).test(loaded, datamodule=other, verbose=False)
+    assert result == pytest.approx(expected)
+    assert other.preprocessing == data.preprocessing
 
 
 # Bad input
