@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from .callbacks import SnapshotEnsemble as SnapshotEnsemble
     from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
+    from .datamodules import Augmentation as Augmentation
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
+    from .datamodules import Mixing as Mixing
     from .datamodules import TorchvisionDataModule as TorchvisionDataModule
     from .modules import EnsembleClassifier as EnsembleClassifier
     from .modules import ImageClassifier as ImageClassifier
@@ -32,12 +34,14 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "ActivationMonitor": "callbacks",
+        "Augmentation": "datamodules",
         "DigitsDataModule": "datamodules",
         "EnsembleClassifier": "modules",
         "ImageClassifier": "modules",
         "ImageDataModule": "datamodules",
         "ImageFolderDataModule": "datamodules",
         "LearningCurves": "callbacks",
+        "Mixing": "datamodules",
         "TrainingDoctor": "callbacks",
         "OverfitBatchCheck": "callbacks",
         "InitialLossCheck": "callbacks",

@@ -107,3 +107,31 @@ def channel_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tup
             "Check the images, or set `normalize: none`."
         )
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+# Kept apart from `channel_statistics`: a fuller one of the same name is to take its place.
+def channel_covariance(images: Iterable[Tensor]) -> Tensor:
+    """Return the covariance of the channels over all pixels in [0, 1] units, (C, C) float64, in one pass.
+
+    Sums of whole numbers are exact in float64 up to 10¹¹ pixels, so the order of the images changes nothing.
+
+    Args:
+        images: uint8 tensors, (C, H, W) or (B, C, H, W), all with the same C.
+
+    Raises:
+        UserError: No image came.
+
+    >>> channel_covariance([torch.tensor([[[0, 255]], [[255, 0]]], dtype=torch.uint8)])
+    tensor([[ 0.2500, -0.2500],
+            [-0.2500,  0.2500]], dtype=torch.float64)
+    """
+    count, total, products = 0, torch.zeros(()), torch.zeros(())
+    for batch in images:
+        for part in torch.split(batch.reshape(-1, *batch.shape[-3:]), 64):
+            pixels = part.transpose(0, 1).flatten(1).double()  # (C, pixels)
+            count += pixels.shape[1]
+            total, products = total + pixels.sum(1), products + pixels @ pixels.T
+    if not count:
+        raise UserError("Cannot fit colours on an empty train split. Check the splits' fractions.")
+    mean = total / count
+    return (products / count - mean.outer(mean)) / 255**2

@@ -3,9 +3,18 @@
 if __name__ != "lightning_recipes.datamodules":
     raise ImportError("Import `lightning_recipes.datamodules`: the top-level folder is a view for readers.")
 
+from .augmentation import Augmentation
 from .base import ImageDataModule
 from .digits import DigitsDataModule
 from .image_folder import ImageFolderDataModule
+from .mixing import Mixing
 from .torchvision_data import TorchvisionDataModule
 
-__all__ = ["DigitsDataModule", "ImageDataModule", "ImageFolderDataModule", "TorchvisionDataModule"]
+__all__ = [
+    "Augmentation",
+    "DigitsDataModule",
+    "ImageDataModule",
+    "ImageFolderDataModule",
+    "Mixing",
+    "TorchvisionDataModule",
+]
