@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import ElasticTransform, RandomShortestSize
 from torchvision.transforms.v2 import functional as F
 
 from lightning_recipes.layers import augment
+from lightning_recipes.utils.errors import UserError
 
 
 @pytest.fixture
@@ -97,3 +100,117 @@ def test_erase(images):
     for i, image in enumerate(images):
         box = [int(v[i]) for v in (top, left, height, width)]
         assert torch.equal(out[i], F.erase(image, *box, torch.zeros(1, dtype=torch.uint8)))
+
+
+def test_a_crop_of_another_size(images):
+    dy, dx = torch.tensor([0, 1, 2, 3, 4, 10]), torch.tensor([8, 3, 2, 1, 0, 2])
+    flip = torch.tensor([True, False, True, False, True, False])
+    out = augment.shift_flip(images, dy, dx, flip, pad=1, size=(8, 10))
+    for i, image in enumerate(images):
+        cropped = F.crop(F.pad(image, [1]), int(dy[i]), int(dx[i]), 8, 10)
+        assert torch.equal(out[i], F.horizontal_flip(cropped) if flip[i] else cropped)
+
+
+def test_an_image_smaller_than_its_crop_is_refused(images):
+    none = torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(
+        UserError, match=r"crop of 20 × 16 pixels, got 18 × 18\. Take a smaller crop, or pad it"
+    ):
+        augment.shift_flip(images, none, none, none.bool(), pad=1, size=(20, 16))
+    with pytest.raises(
+        UserError, match=r"crop of 16 × 16 pixels, got 12 × 15\. Take a smaller crop, or resize"
+    ):
+        augment.scale_crop(torch.zeros(3, 8, 10), 12, 0, 0, 16)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (9, 7), (16, 16)])
+def test_scale_crop_is_resize_and_crop(shape):
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    out = augment.scale_crop(image, 18, 1, 2, 16)
+    resized = RandomShortestSize(18)(image)
+    assert torch.equal(out, resized[:, 1:17, 2:18])
+
+
+def test_warp_moves_by_whole_pixels(images):
+    still, ones = torch.zeros(6), torch.ones(6, 2)
+    shift = torch.tensor([[0, 0], [1, 2], [-3, 0], [0, 5], [-2, -2], [16, 0]])  # down and across
+    theta = augment.affine(ones, 0 * ones, still, still, still.bool(), shift * (2 / 16))
+    out = augment.warp(images.float(), theta)
+    for image, (down, across), moved in zip(images.float(), shift.tolist(), out, strict=True):
+        expected = F.affine(image, 0.0, [across, down], 1.0, [0.0, 0.0])
+        torch.testing.assert_close(moved, expected, rtol=0, atol=0.02)  # of 255: float32 coordinates
+
+
+def test_warp_turns_and_then_moves_as_torchvision(images):
+    angle = torch.full((6,), 30.0)
+    shift = torch.tensor([[3.0, -2.0]]).expand(6, 2)
+    ones, still = torch.ones(6, 2), torch.zeros(6)
+    theta = augment.affine(ones, 0 * ones, angle * math.pi / 180, still, still.bool(), shift * (2 / 16))
+    smooth = F.gaussian_blur(images.float(), [5, 5])  # torchvision counts pixels with a hard mask at the edge
+    out = augment.warp(smooth, theta)
+    expected = F.affine(smooth, -30.0, [-2, 3], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
+    inside = F.affine(torch.ones(1, 16, 16), -30.0, [-2, 3], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
+    torch.testing.assert_close(out * (inside > 0.99), expected * (inside > 0.99), rtol=1e-4, atol=0.05)
+
+
+@pytest.mark.parametrize(("alpha", "sigma", "shape"), [(40.0, 2.0, (20, 20)), (90.0, 3.1, (28, 17))])
+def test_elastic_is_torchvisions(alpha, sigma, shape, monkeypatch):
+    torch.manual_seed(2)
+    images = torch.rand(3, 2, *shape)
+    noise = torch.rand(3, 2, *shape) * 2 - 1
+    out = augment.elastic(images, noise, alpha, sigma)
+    theirs = ElasticTransform(alpha, sigma)
+    for i, image in enumerate(images):
+        both = iter([(noise[i, 0] + 1) / 2, (noise[i, 1] + 1) / 2])
+        monkeypatch.setattr(torch, "rand", lambda *size, both=both: next(both).view(size))
+        params = theirs.make_params([image])
+        inside = theirs.transform(torch.ones_like(image), params) > 0.99  # it darkens the edge twice
+        assert 0.8 < float(inside.float().mean()) < 1
+        expected = theirs.transform(image, params)
+        torch.testing.assert_close(out[i] * inside, expected * inside, rtol=0, atol=1e-4)
+    assert float((out - images).abs().mean()) > 0.02  # it did something
+    monkeypatch.undo()
+    torch.testing.assert_close(augment.elastic(images, noise, 0.0, sigma), images, rtol=0, atol=1e-4)
+
+
+def test_the_axes_are_numpys_principal_components():
+    pixels = np.random.RandomState(0).rand(500, 3) @ np.array(
+        [[0.5, 0.4, 0.4], [0.1, -0.1, 0.0], [0, 0, 0.2]]
+    )
+    covariance = np.cov(pixels.T, bias=True)
+    axes = augment.lighting_axes(torch.from_numpy(covariance)).double().numpy()
+    values = np.linalg.norm(axes, axis=1)  # λ, as the directions have length 1
+    np.testing.assert_allclose(values, np.linalg.svd(pixels - pixels.mean(0))[1] ** 2 / 500, rtol=1e-5)
+    np.testing.assert_allclose(covariance @ axes.T, axes.T * values, rtol=1e-4, atol=1e-7)
+    assert (axes[range(3), np.abs(axes).argmax(1)] > 0).all()  # the sign does not depend on the solver
+    np.testing.assert_allclose(augment.lighting_axes(torch.tensor([[0.09]])), [[0.09]], rtol=1e-6)  # grey
+
+
+def test_lighting_is_the_papers_sum(images):
+    torch.manual_seed(0)
+    factor = torch.rand(3, 3)
+    values, vectors = np.linalg.eigh((factor @ factor.T).double().numpy())
+    axes = augment.lighting_axes(factor @ factor.T)
+    draws = torch.randn(6, 3) * 0.1
+    out = augment.lighting(images, axes, draws)
+    for image, alpha, lit in zip(images, draws.flip(1).numpy(), out, strict=True):
+        signs = np.sign(
+            vectors[np.abs(vectors).argmax(0), range(3)]
+        )  # ours is the one with the largest entry > 0
+        colour = (vectors * signs) @ (alpha * values)
+        expected = image.numpy() + 255 * colour[:, None, None]
+        np.testing.assert_allclose(lit.numpy(), expected, rtol=1e-4, atol=1e-2)
+    assert torch.equal(augment.lighting(images, axes, 0 * draws), images.float())
+
+
+def test_cutout_cuts_an_exact_square_and_loses_what_lies_outside():
+    row, column = torch.tensor([8, 8, 0, 15, 3, 9]), torch.tensor([8, 5, 0, 15, 14, 2])
+    side = torch.tensor([4, 5, 6, 6, 5, 0])
+    out = augment.cutout(torch.ones(6, 2, 16, 16), row, column, side)
+    cut = (out == 0).sum((1, 2, 3)) // 2
+    assert cut.tolist() == [16, 25, 9, 16, 20, 0]  # s² inside; at (0, 0) a quarter, at (15, 15) 4 of 6 rows
+    for image, y, x, s in zip(out, row.tolist(), column.tolist(), side.tolist(), strict=True):
+        top, left = max(y - s // 2, 0), max(x - s // 2, 0)
+        height, width = min(y - s // 2 + s, 16) - top, min(x - s // 2 + s, 16) - left
+        assert torch.equal(image, F.erase(torch.ones(2, 16, 16), top, left, height, width, torch.zeros(1)))
