@@ -3,7 +3,12 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from lightning_recipes.preprocessing import Preprocessing, channel_statistics, fit_geometry
+from lightning_recipes.preprocessing import (
+    Preprocessing,
+    channel_covariance,
+    channel_statistics,
+    fit_geometry,
+)
 from lightning_recipes.utils.errors import UserError
 
 
@@ -20,6 +25,22 @@ def test_statistics_do_not_depend_on_order_or_pieces():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (20, 1, 5, 5), dtype=torch.uint8)
     assert channel_statistics(images) == channel_statistics(images.flip(0).split(7))
+
+
+def test_the_covariance_is_that_of_numpy():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (150, 3, 9, 7), dtype=torch.uint8)
+    images[:, 1] = images[:, 0] // 2
+    pixels = images.numpy().astype(np.float64).transpose(1, 0, 2, 3).reshape(3, -1) / 255
+    np.testing.assert_allclose(
+        channel_covariance(images.split(70)), np.cov(pixels, bias=True), rtol=1e-9, atol=1e-15
+    )
+    assert torch.equal(channel_covariance(images), channel_covariance(images.flip(0).split(7)))
+    grey = channel_covariance(images[:, :1])
+    assert grey.shape == (1, 1)
+    assert float(grey.sqrt()) == pytest.approx(channel_statistics(images[:, :1])[1][0], rel=1e-9)
+    with pytest.raises(UserError, match="empty train split"):
+        channel_covariance([])
 
 
 def test_statistics_refuse_nothing_and_a_constant():

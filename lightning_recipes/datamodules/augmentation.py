@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
 
+from ..layers.augment import elastic_reach
 from ..utils.errors import UserError, did_you_mean
 
 Preset = Literal["none", "light", "standard", "strong"]
@@ -96,12 +97,12 @@ class Augmentation:
         """Refuse images that are too small for what is asked.
 
         Raises:
-            UserError: The window of `elastic`, of 4σ to each side, is wider than the image.
+            UserError: The Gaussian of `elastic` reaches farther than the image.
         """
-        if self.elastic is not None and 4 * self.elastic[1] >= image_size:
+        if self.elastic is not None and elastic_reach(self.elastic[1]) >= image_size:
             raise UserError(
-                f"`augment.elastic` needs σ below a quarter of the image's side ({image_size} pixels), got "
-                f"{self.elastic[1]}. Lower it, or raise `image_size`."
+                f"`augment.elastic` must have a σ below about a quarter of the image's side of {image_size} "
+                f"pixels, got {self.elastic[1]}. Lower it, or raise `image_size`."
             )
 
 

@@ -127,6 +127,11 @@ def affine(
     return torch.cat([linear, offset], 2)
 
 
+def elastic_reach(sigma: float) -> int:
+    """Return how many pixels the Gaussian of `elastic` reaches to each side: about 4σ, as torchvision's."""
+    return (int(8 * sigma + 1) | 1) // 2  # the whole window has an odd number
+
+
 def elastic(images: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor:
     """Distort each sample by a smooth field of its own (bilinear, black beyond the image).
 
@@ -137,7 +142,7 @@ def elastic(images: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor
         images: float, (B, C, H, W).
         noise: Uniform in [-1, 1], (B, 2, H, W): x and y.
         alpha: Strength, pixels.
-        sigma: Standard deviation of the Gaussian, pixels; below a quarter of the image's shorter side.
+        sigma: Standard deviation of the Gaussian, pixels; `elastic_reach(sigma)` must be below either side.
 
     Returns:
         float, (B, C, H, W).
@@ -146,7 +151,7 @@ def elastic(images: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor
     Analysis", 2003.
     """
     height, width = images.shape[2:]
-    reach = (int(8 * sigma + 1) | 1) // 2  # the window has an odd number of pixels
+    reach = elastic_reach(sigma)
     offset = torch.arange(-reach, reach + 1, dtype=noise.dtype, device=noise.device)
     weights = (-0.5 * (offset / sigma) ** 2).exp()
     weights = (weights / weights.sum()).view(1, 1, 1, -1)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_recipes.datamodules.augmentation import PRESETS, preset
+from lightning_recipes.datamodules.augmentation import PRESETS, Augmentation, preset
 from lightning_recipes.datamodules.batches import BatchPlan, DecodingLoader, MemoryLoader
 from lightning_recipes.datamodules.image_folder import find_images
 from lightning_recipes.datamodules.samples import ArrayReader, FileReader, Samples
@@ -157,6 +157,10 @@ ALIKE = {
     "standard": PRESETS["standard"],
     # A crop that is turned shows black corners on the ordinary path, what lies beyond it on the fast one.
     "strong but for the crop": replace(PRESETS["strong"], crop_scale=1.0),
+    "translate": Augmentation(translate=0.2),
+    "translate, turned": Augmentation(translate=0.1, rotation=30),
+    "short side": Augmentation(short_side=(256 / 224, 480 / 224)),
+    "elastic": Augmentation(elastic=(25.0, 2.0)),
 }
 
 

@@ -165,8 +165,8 @@ def test_elastic_is_torchvisions(alpha, sigma, shape, monkeypatch):
         both = iter([(noise[i, 0] + 1) / 2, (noise[i, 1] + 1) / 2])
         monkeypatch.setattr(torch, "rand", lambda *size, both=both: next(both).view(size))
         params = theirs.make_params([image])
-        inside = theirs.transform(torch.ones_like(image), params) > 0.99  # it darkens the edge twice
-        assert 0.8 < float(inside.float().mean()) < 1
+        inside = theirs.transform(torch.ones_like(image), params) > 0.9999  # it darkens the edge twice
+        assert 0.4 < float(inside.float().mean()) < 1
         expected = theirs.transform(image, params)
         torch.testing.assert_close(out[i] * inside, expected * inside, rtol=0, atol=1e-4)
     assert float((out - images).abs().mean()) > 0.02  # it did something
