@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ..layers import augment
+from ..layers import augment, boxes
 from ..preprocessing import Preprocessing, channel_covariance
 from ..utils.errors import UserError
 from .augmentation import Augmentation
@@ -64,7 +64,7 @@ class Finish:
         if a is not None and a.cutout:
             row, column = torch.randint(size, (2, batch), generator=generator)
             chosen = torch.rand(batch, generator=generator) < a.cutout_probability
-            images = augment.cutout(images, row, column, round(a.cutout * size) * chosen.long())
+            images = boxes.cutout(images, row, column, round(a.cutout * size) * chosen.long())
         if self.mixing is None:
             return images, targets
         return self.mixing(images, targets, num_classes=self.num_classes, epoch=epoch, generator=generator)

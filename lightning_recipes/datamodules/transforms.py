@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from ..layers import augment
+from ..layers import augment, boxes
 from ..preprocessing import fit_geometry
 from .augmentation import Augmentation
 
@@ -89,7 +89,7 @@ def batch_transform(augmentation: Augmentation, images: Tensor, generator: Gener
     if a.shift or (a.flip and not warps):
         pad = a.padding(size)
         dy, dx = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator)
-        images = augment.shift_flip(images, dy, dx, flip, pad)
+        images = boxes.shift_flip(images, dy, dx, flip, pad)
         flip = torch.zeros_like(flip)
     if warps:
         scale, centre = torch.ones(batch, 2), torch.zeros(batch, 2)
@@ -118,7 +118,7 @@ def batch_transform(augmentation: Augmentation, images: Tensor, generator: Gener
         width = ((area * ratio).sqrt() * size).round().long()
         top = (uniform(0, 1) * (size - height + 1)).long()
         left = (uniform(0, 1) * (size - width + 1)).long()
-        images = augment.erase(images, top, left, height, width)
+        images = boxes.erase(images, top, left, height, width)
     return images
 
 
@@ -154,7 +154,7 @@ def _random_scale_crop(image: Tensor, sides: tuple[int, int], size: int) -> Tens
         max(side, int(side * edge / min(image.shape[-2:]))) for edge in image.shape[-2:]
     )  # as `resize` makes them
     top, left = int(torch.randint(height - size + 1, ())), int(torch.randint(width - size + 1, ()))
-    return augment.scale_crop(image, side, top, left, size)
+    return boxes.scale_crop(image, side, top, left, size)
 
 
 def _scale_crop(sides: tuple[int, int], size: int, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..utils.errors import UserError
+from .boxes import Box, box_mask, edges_within, slices_pay
 
 
 def soft_targets(targets: Tensor, num_classes: int | None = None) -> Tensor:
@@ -78,7 +79,7 @@ def cutmix(
     images: Tensor,
     targets: Tensor,
     *,
-    box: tuple[Tensor, Tensor, Tensor, Tensor],
+    box: Box,
     permutation: Tensor,
     num_classes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -87,8 +88,7 @@ def cutmix(
     Args:
         images: (B, C, H, W).
         targets: int64 (B,), or float (B, K).
-        box: First row, row behind the last, first column and column behind the last, int64 (B,) each, within
-            the image; see `cut_box`.
+        box: What is pasted, within the image; see `cut_box`.
         permutation: The partner of each sample, int64 (B,).
         num_classes: K; needed for int64 targets.
 
@@ -101,22 +101,19 @@ def cutmix(
     Source: Yun et al., "CutMix", 2019.
     """
     require_partners(len(images))
-    height, width = images.shape[2:]
     top, bottom, left, right = box
-    row = torch.arange(height, device=images.device)
-    column = torch.arange(width, device=images.device)
-    rows = (row >= top[:, None]) & (row < bottom[:, None])  # (B, H)
-    columns = (column >= left[:, None]) & (column < right[:, None])  # (B, W)
-    inside = (rows[:, :, None] & columns[:, None, :])[:, None]  # (B, 1, H, W)
-    kept = 1 - (bottom - top) * (right - left) / (height * width)  # (B,)
-    return torch.where(inside, images[permutation], images), _blend(
-        soft_targets(targets, num_classes), kept.view(-1, 1), permutation
-    )
+    kept = 1 - (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])  # (B,)
+    soft = _blend(soft_targets(targets, num_classes), kept.view(-1, 1), permutation)
+    if not slices_pay(images):
+        return torch.where(box_mask(images, box), images[permutation], images), soft
+    mixed = images.clone()
+    for image, partner, *edges in zip(mixed, permutation.tolist(), *edges_within(images, box), strict=True):
+        place = slice(None), slice(edges[0], edges[1]), slice(edges[2], edges[3])
+        image[place] = images[partner][place]
+    return mixed, soft
 
 
-def cut_box(
-    lam: Tensor, row: Tensor, column: Tensor, *, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cut_box(lam: Tensor, row: Tensor, column: Tensor, *, height: int, width: int) -> Box:
     """Return the boxes that take 1 - λ of the area about a centre, as far as they lie within the image.
 
     Args:
@@ -125,9 +122,6 @@ def cut_box(
         column: Of the centre, int64 (B,).
         height: Of the images, pixels.
         width: Of the images, pixels.
-
-    Returns:
-        First row, row behind the last, first column, column behind the last, int64 (B,) each.
 
     >>> quarter, four = torch.tensor([0.75]), torch.tensor([4])
     >>> [int(edge) for edge in cut_box(quarter, four, 0 * four, height=8, width=8)]

@@ -6,31 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import ElasticTransform, RandomShortestSize
+from torchvision.transforms.v2 import ElasticTransform
 from torchvision.transforms.v2 import functional as F
 
 from lightning_recipes.layers import augment
-from lightning_recipes.utils.errors import UserError
 
 
 @pytest.fixture
 def images():
     torch.manual_seed(0)
     return torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
-
-
-def test_shift_flip(images):
-    dy, dx = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([4, 3, 2, 1, 0, 2])
-    flip = torch.tensor([True, False, True, False, True, False])
-    out = augment.shift_flip(images, dy, dx, flip, pad=2)
-    for i, image in enumerate(images):
-        cropped = F.crop(F.pad(image, [2]), int(dy[i]), int(dx[i]), 16, 16)
-        assert torch.equal(out[i], F.horizontal_flip(cropped) if flip[i] else cropped)
-
-
-def test_shift_flip_by_nothing_is_the_identity(images):
-    none = torch.zeros(6, dtype=torch.int64)
-    assert torch.equal(augment.shift_flip(images, none, none, none.bool(), pad=0), images)
 
 
 def test_warp_rotates_as_torchvision(images):
@@ -91,45 +76,6 @@ def test_jitter(images, which, theirs, factor, channels):
     expected = torch.stack([theirs(image / 255, factor) * 255 for image in images[:3]])
     torch.testing.assert_close(out[:3], expected, rtol=1e-3, atol=0.1)
     torch.testing.assert_close(out[3:], images[3:], rtol=1e-5, atol=1e-3)
-
-
-def test_erase(images):
-    top, left = torch.tensor([0, 3, 15, 2, 5, 0]), torch.tensor([0, 4, 15, 9, 5, 0])
-    height, width = torch.tensor([16, 2, 1, 5, 0, 1]), torch.tensor([16, 3, 1, 7, 4, 16])
-    out = augment.erase(images, top, left, height, width)
-    for i, image in enumerate(images):
-        box = [int(v[i]) for v in (top, left, height, width)]
-        assert torch.equal(out[i], F.erase(image, *box, torch.zeros(1, dtype=torch.uint8)))
-
-
-def test_a_crop_of_another_size(images):
-    dy, dx = torch.tensor([0, 1, 2, 3, 4, 10]), torch.tensor([8, 3, 2, 1, 0, 2])
-    flip = torch.tensor([True, False, True, False, True, False])
-    out = augment.shift_flip(images, dy, dx, flip, pad=1, size=(8, 10))
-    for i, image in enumerate(images):
-        cropped = F.crop(F.pad(image, [1]), int(dy[i]), int(dx[i]), 8, 10)
-        assert torch.equal(out[i], F.horizontal_flip(cropped) if flip[i] else cropped)
-
-
-def test_an_image_smaller_than_its_crop_is_refused(images):
-    none = torch.zeros(6, dtype=torch.int64)
-    with pytest.raises(
-        UserError, match=r"crop of 20 × 16 pixels, got 18 × 18\. Take a smaller crop, or pad it"
-    ):
-        augment.shift_flip(images, none, none, none.bool(), pad=1, size=(20, 16))
-    with pytest.raises(
-        UserError, match=r"crop of 16 × 16 pixels, got 12 × 15\. Take a smaller crop, or resize"
-    ):
-        augment.scale_crop(torch.zeros(3, 8, 10), 12, 0, 0, 16)
-
-
-@pytest.mark.parametrize("shape", [(20, 30), (30, 20), (9, 7), (16, 16)])
-def test_scale_crop_is_resize_and_crop(shape):
-    torch.manual_seed(1)
-    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
-    out = augment.scale_crop(image, 18, 1, 2, 16)
-    resized = RandomShortestSize(18)(image)
-    assert torch.equal(out, resized[:, 1:17, 2:18])
 
 
 def test_warp_moves_by_whole_pixels(images):
@@ -202,15 +148,3 @@ def test_lighting_is_the_papers_sum(images):
         expected = image.numpy() + 255 * colour[:, None, None]
         np.testing.assert_allclose(lit.numpy(), expected, rtol=1e-4, atol=1e-2)
     assert torch.equal(augment.lighting(images, axes, 0 * draws), images.float())
-
-
-def test_cutout_cuts_an_exact_square_and_loses_what_lies_outside():
-    row, column = torch.tensor([8, 8, 0, 15, 3, 9]), torch.tensor([8, 5, 0, 15, 14, 2])
-    side = torch.tensor([4, 5, 6, 6, 5, 0])
-    out = augment.cutout(torch.ones(6, 2, 16, 16), row, column, side)
-    cut = (out == 0).sum((1, 2, 3)) // 2
-    assert cut.tolist() == [16, 25, 9, 16, 20, 0]  # s² inside; at (0, 0) a quarter, at (15, 15) 4 of 6 rows
-    for image, y, x, s in zip(out, row.tolist(), column.tolist(), side.tolist(), strict=True):
-        top, left = max(y - s // 2, 0), max(x - s // 2, 0)
-        height, width = min(y - s // 2 + s, 16) - top, min(x - s // 2 + s, 16) - left
-        assert torch.equal(image, F.erase(torch.ones(2, 16, 16), top, left, height, width, torch.zeros(1)))

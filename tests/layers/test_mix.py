@@ -29,7 +29,7 @@ def test_mixup_is_torchvisions(batch):
         torch.testing.assert_close(soft[i], theirs.transform(targets, params)[i])
 
 
-def test_cutmix_is_torchvisions(batch):
+def test_cutmix_is_torchvisions(batch, way):
     images, targets = batch
     lam = torch.tensor([0.0, 0.2, 0.5, 0.75, 0.99, 1.0])
     row, column = torch.tensor([0, 9, 5, 3, 4, 2]), torch.tensor([13, 0, 7, 7, 1, 6])
@@ -58,7 +58,7 @@ def test_a_box_is_that_of_torchvision(place, share, monkeypatch):
     assert [int(edge) for edge in ours] == [y1, y2, x1, x2]
 
 
-def test_the_share_of_a_paste_is_that_of_its_pixels(batch):
+def test_the_share_of_a_paste_is_that_of_its_pixels(batch, way):
     images, targets = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 10, 14), batch[1]
     generator = torch.Generator().manual_seed(1)
     lam = torch.rand(6, generator=generator)
@@ -73,7 +73,7 @@ def test_the_share_of_a_paste_is_that_of_its_pixels(batch):
 
 
 @pytest.mark.parametrize("permutation", [SHIFTED, torch.arange(6), torch.tensor([5, 4, 3, 2, 1, 0])])
-def test_rows_of_targets_sum_to_one_and_a_share_of_one_is_the_identity(batch, permutation):
+def test_rows_of_targets_sum_to_one_and_a_share_of_one_is_the_identity(batch, permutation, way):
     images, targets = batch
     hard = mix.soft_targets(targets, 4)
     lam = torch.tensor([1.0, 0.123, 0.999, 0.0, 1.0, 0.5])
