@@ -22,7 +22,7 @@ from lightning_recipes.datamodules.transforms import batch_transform
 from lightning_recipes.layers import augment, boxes
 
 SHAPES = [(256, 3, 32, 32), (64, 3, 224, 224)]
-ROUNDS, WARM_UP = 40, 5
+ROUNDS, WARM_UP = 60, 5
 CLASSES, ALPHA, SIGMA = 10, 0.2, 0.1
 OURS, TORCHVISION, KORNIA = "ours", "torchvision sample by sample", "kornia"
 AXES = torch.tensor([[-0.125, -0.127, -0.124], [0.0128, 0.0, -0.0132], [0.0018, -0.0037, 0.0019]])  # λp, rows

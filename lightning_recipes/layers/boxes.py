@@ -62,7 +62,8 @@ def _shift_flip_slices(
     images: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int, size: tuple[int, int]
 ) -> Tensor:
     height, width = size
-    out = images.new_zeros(*images.shape[:2], height, width)
+    make = images.new_zeros if pad else images.new_empty
+    out = make((*images.shape[:2], height, width))
     for image, result, y, x, mirror in zip(
         images, out, (dy - pad).tolist(), (dx - pad).tolist(), flip.tolist(), strict=True
     ):
