@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from .callbacks import TrainingDoctor as TrainingDoctor
     from .callbacks import UpdateRatioMonitor as UpdateRatioMonitor
     from .callbacks import WeightPenalty as WeightPenalty
+    from .datamodules import Augmentation as Augmentation
     from .datamodules import CachedFeatures as CachedFeatures
     from .datamodules import DigitsDataModule as DigitsDataModule
     from .datamodules import ImageDataModule as ImageDataModule
     from .datamodules import ImageFolderDataModule as ImageFolderDataModule
+    from .datamodules import Mixing as Mixing
     from .datamodules import TorchvisionDataModule as TorchvisionDataModule
     from .modules import EnsembleClassifier as EnsembleClassifier
     from .modules import ImageClassifier as ImageClassifier
@@ -36,6 +38,7 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "ActivationMonitor": "callbacks",
+        "Augmentation": "datamodules",
         "CachedFeatures": "datamodules",
         "DigitsDataModule": "datamodules",
         "EMA": "callbacks",
@@ -50,6 +53,7 @@ __all__, __getattr__ = lazy_names(
         "InitialLossCheck": "callbacks",
         "LearningCurves": "callbacks",
         "MaxNorm": "callbacks",
+        "Mixing": "datamodules",
         "OverfitBatchCheck": "callbacks",
         "SWA": "callbacks",
         "Schedule": "schedules",

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..utils.classes import import_class
 from ..utils.errors import UserError, did_you_mean
 
 _BASES: dict[str, type] = {
@@ -59,23 +61,27 @@ def explain(message: str, options: list[str]) -> str:
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         path = ".".join(part for part in (key, found[1].removesuffix(".class_path")) if part)
         known = set(_parameters(base)) if base else {option.lstrip("-").split(".")[0] for option in options}
+        if base is None and (owner := re.search(rf"class_path '([^']+)':\s+{re.escape(found[0])}", message)):
+            known = set(inspect.signature(import_class(owner[1])).parameters)
         name = path.rpartition(".")[2]
         return f"There is no argument `--{path}` here.{did_you_mean(name, known - {name})}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        return _no_class(key, found[1], base)
+    last = _innermost(message)
+    literals = re.findall(r"typing.Literal\[(.+?)\]", last)
+    if (found := re.search(r"Expected a dot import path string: (\S+)", message)) and not literals:
+        parts = re.findall(r"Subtypes: \[<class '(lightning_recipes\.[^']+)'>", last)
+        return _no_class(key, found[1], base) if base or not parts else _no_parts(key, found[1], parts[0])
     if found := re.search(r"arguments are required: (.+)", message):
         names = [name.strip() for name in found[1].split(",")]
         missing = [f"`--{key}.{name}`" if key else f"`{name}`" for name in names]
         return f"Missing: {', '.join(missing)}. See --help."
-    given = re.search(r"Got value: (.+?)(?:\. Got value|$)", message, re.M) or re.search(
-        r"Given value: (.+)", message
+    given = re.search(r"Got value: (.+?)(?:\. Got value|$)", last, re.M) or re.search(
+        r"Given value: (.+)", last
     )
-    literals = re.findall(r"typing.Literal\[(.+?)\]", message)
     if literals and given:
         choices = list(dict.fromkeys(choice.strip("' ") for group in literals for choice in group.split(",")))
         hint = did_you_mean(given[1], choices)
         return f"`--{key}` must be one of {', '.join(choices)}, got {given[1]!r}.{hint}"
-    kinds = [kind for kind in re.findall(r"Expected a <class '([^']+)'>", message) if kind != "NoneType"]
+    kinds = [kind for kind in re.findall(r"Expected a <class '([^']+)'>", last) if kind != "NoneType"]
     if kinds and given:
         return f"`--{key}` must be {' or '.join(dict.fromkeys(kinds))}, got {given[1]}."
     if found := re.search(r"class_path '([^']+)':\s+(.+)", message):
@@ -83,6 +89,16 @@ def explain(message: str, options: list[str]) -> str:
             f"`--{key}`: cannot import `{found[1]}`: {found[2].strip()}. Is it installed, or on PYTHONPATH?"
         )
     return re.sub(r"\s*\n\s*", " ", message).strip()
+
+
+def _innermost(message: str) -> str:
+    """Return what is said of the argument itself, without what is said of those that it is part of."""
+    head, key, rest = message.rpartition("Parser key")
+    depth = len(head) - len(head.rstrip(" "))
+    first, *lines = rest.split("\n")
+    return "\n".join(
+        [key + first, *takewhile(lambda line: not line or line.startswith(" " * (depth + 1)), lines)]
+    )
 
 
 def _no_class(key: str, name: str, base: type | None) -> str:
@@ -105,6 +121,11 @@ def explain_errors() -> Iterator[None]:
         if (cause := user_error(error)) is None:
             raise
         raise cause from None
+
+
+def _no_parts(key: str, given: str, path: str) -> str:
+    parts = ", ".join(f"`--{key}.{name}`" for name in inspect.signature(import_class(path)).parameters)
+    return f"`--{key}` is given by its parts, {parts}, got {given!r}."
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from ..preprocessing import Fitted, Normalization, Preprocessing, fit_normalization
+from ..layers.augment import lighting_axes
+from ..layers.mix import require_partners
+from ..preprocessing import Fitted, Normalization, Preprocessing, channel_covariance, fit_normalization
 from ..utils.errors import UserError
+from .augmentation import Augmentation, Preset, choose
 from .batches import BatchLoader, BatchPlan, DecodingLoader, MemoryLoader
+from .finish import Finish
+from .mixing import Mixing
 from .normalization import Normalize, check_normalize, choose_normalization
 from .samples import Samples
 from .splits import balanced_weights, holdout, kfold, limit_per_class
-from .transforms import Preset, preset
 
 Split = Literal["train", "val", "test"]
 
@@ -33,9 +38,10 @@ class ImageDataModule(LightningDataModule, ABC):
         image_size: Side of the square images, pixels; by default what suits the data.
         batch_size: Images a batch on one device.
         augment: What is done to training images: none, light (random shift), standard (random resized crop,
-            colour) or strong (also rotation, shear and erasing).
+            colour) or strong (also rotation, shear and erasing); or parts of your own, an `Augmentation`.
         horizontal_flip: Also mirror half of the training images; by default unless left and right matter
-            (digits). `augment: none` mirrors none.
+            (digits). `augment: none` mirrors none, parts of your own say it by `flip`.
+        mix: Mixup and cutmix of training batches, a `Mixing`; by default neither.
         normalize: `pretrained` takes the mean and standard deviation of the backbone's weights,
             `channel_mean_std`, `channel_mean`, `mean_image`, `pca` and `whiten` are fitted on the train
             split (docs/methods/normalization.md), `none` only scales to [0, 1]. `auto` takes the backbone's
@@ -64,8 +70,9 @@ class ImageDataModule(LightningDataModule, ABC):
         *,
         image_size: int | None = None,
         batch_size: int = 64,
-        augment: Preset = "light",
+        augment: Augmentation | Preset = "light",
         horizontal_flip: bool | None = None,
+        mix: Mixing | None = None,
         normalize: Normalize = "auto",
         crop_pct: float = 1.0,
         val_fraction: float = 0.15,
@@ -83,6 +90,8 @@ class ImageDataModule(LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if mix is not None:
+            require_partners(batch_size)
         if image_size is not None and image_size < 8:
             raise UserError(f"`image_size` must be at least 8 pixels, got {image_size}.")
         if not 0 < crop_pct <= 1:
@@ -92,8 +101,8 @@ class ImageDataModule(LightningDataModule, ABC):
             raise UserError(f"`fold` and `folds` go together, got fold={fold} and folds={folds}.")
         self._image_size = image_size
         self.batch_size = batch_size
-        self.horizontal_flip = self.mirrorable if horizontal_flip is None else horizontal_flip
-        self.augmentation = preset(augment, horizontal_flip=self.horizontal_flip)
+        self.augmentation = choose(augment, horizontal_flip=horizontal_flip, mirrorable=self.mirrorable)
+        self.horizontal_flip, self.mix = self.augmentation.flip, mix
         self.normalize = normalize
         self.crop_pct = crop_pct
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -108,6 +117,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.bad_images: list[str] = []
         self._splits: dict[str, Samples] | None = None
         self._tensors: dict[str, Tensor] = {}
+        self._axes: Tensor | None = None
         self._checked: set[str] = set()
         self._fitted: dict[Fitted, Normalization] = {}
 
@@ -226,10 +236,14 @@ class ImageDataModule(LightningDataModule, ABC):
             world_size=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )
-        augmentation = self.augmentation if training else None
+        augmentation, mix = (self.augmentation, self.mix) if training else (None, None)
+        if training and self.augmentation.lighting and self._axes is None:
+            self._axes = lighting_axes(channel_covariance(self._train_images()))
+        finish = Finish(self.preprocessing, augmentation, mix, self._axes, self.num_classes)
+        shared = (plan, self.preprocessing, augmentation)
         if name in self._tensors:
-            return MemoryLoader(self._tensors[name], samples.targets, plan, self.preprocessing, augmentation)
-        return DecodingLoader(samples, plan, self.preprocessing, augmentation, num_workers=self.num_workers)
+            return MemoryLoader(self._tensors[name], samples.targets, *shared, finish=finish)
+        return DecodingLoader(samples, *shared, finish=finish, num_workers=self.num_workers)
 
     def _split(self, given: dict[str, Samples]) -> dict[str, Samples]:
         if self.num_classes < 2:
@@ -237,7 +251,9 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"A classifier needs at least 2 classes, got {self.num_classes} ({self.class_names})."
             )
         if self.on_bad_image == "skip":
-            given = {name: self._without_bad_images(samples) for name, samples in given.items()}
+            readable = {name: samples.without_unreadable() for name, samples in given.items()}
+            self.bad_images += [text for _, bad in readable.values() for text in bad]
+            given = {name: samples for name, (samples, _) in readable.items()}
         splits = dict(given)
         shared: dict[str, Any] = {"seed": self.split_seed, "class_names": self.class_names}
         if "test" not in splits and self.test_fraction > 0:
@@ -260,21 +276,14 @@ class ImageDataModule(LightningDataModule, ABC):
             splits["train"] = splits["train"].subset(chosen)
         return splits
 
-    def _without_bad_images(self, samples: Samples) -> Samples:
-        bad = samples.unreadable()
-        if not bad:
-            return samples
-        self.bad_images += [text for _, text in bad]
-        listed = "\n".join(f"  {text}" for _, text in bad[:20])
-        more = f"\n  and {len(bad) - 20} more, in `bad_images`" if len(bad) > 20 else ""
-        rank_zero_warn(f"Skipped {len(bad)} of {len(samples)} images:\n{listed}{more}")
-        keep = torch.ones(len(samples), dtype=torch.bool)
-        keep[[index for index, _ in bad]] = False
-        return samples.subset(keep.nonzero().flatten())
+    def _train_images(self) -> Iterable[Tensor]:
+        """Return all training images in their eval geometry, uint8 (n, C, S, S) at a time."""
+        kept = self._tensors.get("train")
+        return (
+            self.splits["train"].stream(self.image_size, self.crop_pct) if kept is None else kept.split(1024)
+        )
 
     def _fit_normalization(self, mode: Fitted) -> Normalization:
         if mode not in self._fitted:
-            train, kept = self.splits["train"], self._tensors.get("train")
-            images = train.stream(self.image_size, self.crop_pct) if kept is None else torch.split(kept, 1024)
-            self._fitted[mode] = fit_normalization(images, mode)
+            self._fitted[mode] = fit_normalization(self._train_images(), mode)
         return self._fitted[mode]

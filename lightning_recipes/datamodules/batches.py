@@ -14,15 +14,16 @@ from typing_extensions import Self
 
 from ..preprocessing import Preprocessing
 from ..utils.loaders import independent
+from .augmentation import Augmentation
+from .finish import Batch, Finish
 from .samples import Samples
-from .transforms import Augmentation, batch_transform, sample_transform
+from .transforms import batch_transform, sample_transform
 
-Batch = tuple[Tensor, Tensor]  # float32 (B, C, S, S) and int64 (B,) or float32 (B, K)
-Step = tuple[Tensor, int]  # int64 (B,) indices, and the seed of the batch's draws
+Step = tuple[Tensor, int, int]  # int64 (B,) indices, the seed of the batch's draws, and the epoch
 
 
 class BatchPlan(Sampler[Step]):
-    """The batches of an epoch as a pure function of (seed, epoch, batch): indices, and a seed for the draws.
+    """The batches of an epoch as a pure function of (seed, epoch, batch): indices, seed for the draws, epoch.
 
     What a batch holds does not depend on the workers, on other random numbers or on what came before, so a
     run can be picked up at any batch. Ranks take turns within each global batch: in training every rank gets
@@ -82,7 +83,13 @@ class BatchPlan(Sampler[Step]):
             chosen = order[number * stride :] if last else order[number * stride : (number + 1) * stride]
             if self.shuffle and len(chosen) % self.world_size:  # fewer samples than one global batch
                 chosen = chosen[: len(chosen) // self.world_size * self.world_size]
-            yield chosen[self.rank :: self.world_size], _mix(self.seed, self.epoch, number, self.rank)
+            seed = _mix(self.seed, self.epoch, number, self.rank)
+            yield chosen[self.rank :: self.world_size], seed, self.epoch
+
+
+def _drawing(seed: int) -> Generator:
+    """Return the generator of `Finish`: apart from that of the samples, so that both loaders finish alike."""
+    return Generator().manual_seed(_mix(seed, 1))
 
 
 def _mix(*numbers: int) -> int:
@@ -104,14 +111,20 @@ class BatchLoader(ABC):
         sampler: Which samples make a batch.
         preprocessing: Geometry and normalisation.
         augmentation: None in evaluation.
+        finish: What is done to the stacked batch; by default what the two before say.
     """
 
     batch_sampler = None  # Lightning asks for it wherever there is a `sampler`
 
     def __init__(
-        self, sampler: BatchPlan, preprocessing: Preprocessing, augmentation: Augmentation | None
+        self,
+        sampler: BatchPlan,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None,
+        finish: Finish | None = None,
     ) -> None:
         self.sampler, self.preprocessing, self.augmentation = sampler, preprocessing, augmentation
+        self.finish = finish or Finish(preprocessing, augmentation)
         self._given = 0  # batches of this epoch so far
         self._resumed: dict[str, int] | None = None
 
@@ -160,6 +173,7 @@ class MemoryLoader(BatchLoader):
         sampler: As for `BatchLoader`, and so the others.
         preprocessing: Of which the normalisation is left to do.
         augmentation: None in evaluation.
+        finish: As for `BatchLoader`.
     """
 
     def __init__(
@@ -169,17 +183,19 @@ class MemoryLoader(BatchLoader):
         sampler: BatchPlan,
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
+        *,
+        finish: Finish | None = None,
     ) -> None:
-        super().__init__(sampler, preprocessing, augmentation)
+        super().__init__(sampler, preprocessing, augmentation, finish)
         self.images, self.targets = images, targets
 
     def make(self) -> Iterator[Batch]:
-        """Slice, augment and normalise."""
-        for indices, seed in self.sampler:
+        """Slice, augment and finish."""
+        for indices, seed, epoch in self.sampler:
             images = self.images.index_select(0, indices)
             if self.augmentation is not None:
                 images = batch_transform(self.augmentation, images, Generator().manual_seed(seed))
-            yield self.preprocessing.normalize(images), self.targets.index_select(0, indices)
+            yield self.finish(images, self.targets.index_select(0, indices), _drawing(seed), epoch)
 
 
 class DecodingLoader(BatchLoader):
@@ -190,6 +206,7 @@ class DecodingLoader(BatchLoader):
         sampler: As for `BatchLoader`, and so the others.
         preprocessing: Geometry and normalisation.
         augmentation: None in evaluation.
+        finish: As for `BatchLoader`.
         num_workers: Processes that read ahead; they change the speed and nothing else.
     """
 
@@ -200,11 +217,12 @@ class DecodingLoader(BatchLoader):
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
         *,
+        finish: Finish | None = None,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(sampler, preprocessing, augmentation)
+        super().__init__(sampler, preprocessing, augmentation, finish)
         self._loader = DataLoader(
-            _DecodedBatches(samples, preprocessing, augmentation),
+            _DecodedBatches(samples, preprocessing, augmentation, self.finish),
             batch_size=None,  # the sampler's items are whole batches
             sampler=sampler,
             num_workers=num_workers,
@@ -226,18 +244,22 @@ class DecodingLoader(BatchLoader):
 
 
 class _DecodedBatches(Dataset[Batch]):
-    """Reads, transforms and stacks the samples of one batch."""
+    """Reads, transforms, stacks and finishes the samples of one batch."""
 
     def __init__(
-        self, samples: Samples, preprocessing: Preprocessing, augmentation: Augmentation | None
+        self,
+        samples: Samples,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None,
+        finish: Finish,
     ) -> None:
-        self.samples, self.preprocessing = samples, preprocessing
+        self.samples, self.finish = samples, finish
         size, crop_pct = preprocessing.image_size, preprocessing.crop_pct
         self.transform = sample_transform(augmentation or Augmentation(), size, crop_pct)
 
     def __getitem__(self, step: Step) -> Batch:
-        indices, seed = step
+        indices, seed, epoch = step
         with torch.random.fork_rng(devices=[]):  # the draws depend on the batch alone, not on the worker
             torch.manual_seed(seed)
             images = torch.stack([self.transform(self.samples.read(int(index))) for index in indices])
-        return self.preprocessing.normalize(images), self.samples.targets[indices]
+        return self.finish(images, self.samples.targets[indices], _drawing(seed), epoch)

@@ -14,7 +14,8 @@ from torch import distributed as dist
 from ..transfer.features import extract
 from ..utils.errors import UserError
 from .base import ImageDataModule
-from .batches import Batch, BatchLoader, BatchPlan
+from .batches import BatchLoader, BatchPlan
+from .finish import Batch
 from .samples import Samples
 
 
@@ -115,7 +116,7 @@ class CachedFeatures(LightningDataModule):
         features, targets = extract(backbone, images, device=module.device)
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
-            seen = torch.cat([indices for indices, _ in images.sampler])  # the images of this process
+            seen = torch.cat([indices for indices, *_ in images.sampler])  # the images of this process
             dist.all_gather_object(shares, (seen, features, targets))
             seen, features, targets = (torch.cat(parts) for parts in zip(*shares, strict=True))
             order = seen.argsort()  # that of the images, by which the plan counts
@@ -142,5 +143,5 @@ class FeatureLoader(BatchLoader):
 
     def make(self) -> Iterator[Batch]:
         """Slice."""
-        for indices, _ in self.sampler:
+        for indices, *_ in self.sampler:
             yield self.features.index_select(0, indices), self.targets.index_select(0, indices)

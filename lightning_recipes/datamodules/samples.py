@@ -10,6 +10,7 @@ from struct import error as StructError
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -137,3 +138,15 @@ class Samples:
             return [
                 (i, text) for i, text in enumerate(pool.map(reason, range(len(self)))) if text is not None
             ]
+
+    def without_unreadable(self) -> tuple[Samples, list[str]]:
+        """Return the samples that can be decoded, and the reasons of those that cannot, with a warning."""
+        bad = self.unreadable()
+        if not bad:
+            return self, []
+        listed = "\n".join(f"  {text}" for _, text in bad[:20])
+        more = f"\n  and {len(bad) - 20} more, in `bad_images`" if len(bad) > 20 else ""
+        rank_zero_warn(f"Skipped {len(bad)} of {len(self)} images:\n{listed}{more}")
+        keep = torch.ones(len(self), dtype=torch.bool)
+        keep[[index for index, _ in bad]] = False
+        return self.subset(keep.nonzero().flatten()), [text for _, text in bad]

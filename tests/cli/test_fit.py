@@ -8,12 +8,13 @@ import torch
 import yaml
 from PIL import Image
 
-from lightning_recipes import ImageClassifier
+from lightning_recipes import Augmentation, ImageClassifier
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import same
 from .conftest import CONFIGS, TINY
 
+PLAIN = vars(Augmentation())
 WRITTEN = {
     "best.ckpt",
     "last.ckpt",
@@ -316,6 +317,23 @@ def test_bad_data_leave_no_directory(run, folder):
         ),
         (["--model.schedule.shape", "cosin"], "got 'cosin'. Did you mean `cosine`?"),
         (["--data.augment", "lite"], "got 'lite'. Did you mean `light`?"),
+        (
+            ["--data.augment.rotaton", "5"],
+            "no argument `--data.augment.rotaton` here. Did you mean `rotation`?",
+        ),
+        (["--data.augment.rotation", "far"], "`--data.augment.rotation` must be float, got far."),
+        (["--data.augment.rotation", "200"], "`augment.rotation` must lie in [0, 180], got 200.0."),
+        (["--data.augment.elastic", "[50,9]"], "`augment.elastic` must have a σ below about a quarter"),
+        (["--data.mix.mixupp", "1"], "no argument `--data.mix.mixupp` here. Did you mean `mixup`"),
+        (
+            ["--data.mix", "yes"],
+            "`--data.mix` is given by its parts, `--data.mix.mixup`, `--data.mix.cutmix`",
+        ),
+        (["--data.mix.off_epoch", "3"], "`mix` needs `mixup` or `cutmix` above 0, got neither."),
+        (
+            ["--data.mix.mixup", "1", "--data.batch_size", "1"],
+            "Mixing needs batches of at least 2 samples, got 1",
+        ),
         (["--data", "ImageFolderDataModule"], "Missing: `--data.root`."),
         (["--model", "nowhere.Model"], "cannot import `nowhere.Model`: No module named 'nowhere'."),
         (["--data.fold", "7", "--data.folds", "5"], "`fold` must lie in 0..4 for `folds: 5`, got 7."),
@@ -335,6 +353,29 @@ def test_one_clear_error(run, arguments, says):
     assert says in line
     assert "Traceback" not in err
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_parts_of_augmentation_and_mixing_come_back_from_the_run_s_config(run):
+    parts = (
+        "--data.augment.cutout",
+        "0.5",
+        "--data.augment.short_side",
+        "[1.1,1.5]",
+        "--data.mix.mixup",
+        "0.2",
+    )
+    status, _, _ = run("fit", *TINY, *parts, "--data.mix.off_epoch", "1", "--run_dir", "first")
+    assert status == 0
+    given = yaml.safe_load(Path("first/config.yaml").read_text())["data"]["init_args"]
+    assert given["mix"] == {"mixup": 0.2, "cutmix": 0.0, "off_epoch": 1}
+    changed = {name: value for name, value in given["augment"].items() if value != PLAIN[name]}
+    assert changed == {"cutout": 0.5, "short_side": [1.1, 1.5]}
+    status, _, _ = run("fit", "--config", "first/config.yaml", "--run_dir", "second")
+    assert status == 0
+    again = yaml.safe_load(Path("second/config.yaml").read_text())["data"]["init_args"]
+    assert again == given
+    curves = [Path(name, "learning_curves.csv").read_text() for name in ("first", "second")]
+    assert curves[0] == curves[1]
 
 
 def test_an_error_that_is_ours_to_mend_keeps_its_traceback(run, monkeypatch):

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_recipes.datamodules.augmentation import PRESETS, Augmentation, preset
 from lightning_recipes.datamodules.batches import BatchPlan, DecodingLoader, MemoryLoader
 from lightning_recipes.datamodules.image_folder import find_images
 from lightning_recipes.datamodules.samples import ArrayReader, FileReader, Samples
-from lightning_recipes.datamodules.transforms import PRESETS, preset
 from lightning_recipes.preprocessing import Normalization, Preprocessing
 
 PREPROCESSING = Preprocessing(1, 16, 0.9, Normalization((0.3,), (0.4,)))
@@ -14,7 +14,7 @@ PREPROCESSING = Preprocessing(1, 16, 0.9, Normalization((0.3,), (0.4,)))
 
 def indices(plan, epoch=0):
     plan.set_epoch(epoch)
-    return [batch.tolist() for batch, _ in plan]
+    return [batch.tolist() for batch, _, _ in plan]
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 8, 9, 16, 17, 31])
@@ -62,7 +62,7 @@ def test_the_draws_differ_by_epoch_batch_and_rank():
     for epoch in range(3):
         for plan in plans:
             plan.set_epoch(epoch)
-            seeds += [seed for _, seed in plan]
+            seeds += [seed for _, seed, _ in plan]
     assert len(seeds) == len(set(seeds)) == 3 * 2 * 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -157,6 +157,10 @@ ALIKE = {
     "standard": PRESETS["standard"],
     # A crop that is turned shows black corners on the ordinary path, what lies beyond it on the fast one.
     "strong but for the crop": replace(PRESETS["strong"], crop_scale=1.0),
+    "translate": Augmentation(translate=0.2),
+    "translate, turned": Augmentation(translate=0.1, rotation=30),
+    "short side": Augmentation(short_side=(256 / 224, 480 / 224)),
+    "elastic": Augmentation(elastic=(25.0, 2.0)),
 }
 
 

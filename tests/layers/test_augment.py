@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import ElasticTransform
 from torchvision.transforms.v2 import functional as F
 
 from lightning_recipes.layers import augment
@@ -14,20 +16,6 @@ from lightning_recipes.layers import augment
 def images():
     torch.manual_seed(0)
     return torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
-
-
-def test_shift_flip(images):
-    dy, dx = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([4, 3, 2, 1, 0, 2])
-    flip = torch.tensor([True, False, True, False, True, False])
-    out = augment.shift_flip(images, dy, dx, flip, pad=2)
-    for i, image in enumerate(images):
-        cropped = F.crop(F.pad(image, [2]), int(dy[i]), int(dx[i]), 16, 16)
-        assert torch.equal(out[i], F.horizontal_flip(cropped) if flip[i] else cropped)
-
-
-def test_shift_flip_by_nothing_is_the_identity(images):
-    none = torch.zeros(6, dtype=torch.int64)
-    assert torch.equal(augment.shift_flip(images, none, none, none.bool(), pad=0), images)
 
 
 def test_warp_rotates_as_torchvision(images):
@@ -90,10 +78,73 @@ def test_jitter(images, which, theirs, factor, channels):
     torch.testing.assert_close(out[3:], images[3:], rtol=1e-5, atol=1e-3)
 
 
-def test_erase(images):
-    top, left = torch.tensor([0, 3, 15, 2, 5, 0]), torch.tensor([0, 4, 15, 9, 5, 0])
-    height, width = torch.tensor([16, 2, 1, 5, 0, 1]), torch.tensor([16, 3, 1, 7, 4, 16])
-    out = augment.erase(images, top, left, height, width)
+def test_warp_moves_by_whole_pixels(images):
+    still, ones = torch.zeros(6), torch.ones(6, 2)
+    shift = torch.tensor([[0, 0], [1, 2], [-3, 0], [0, 5], [-2, -2], [16, 0]])  # down and across
+    theta = augment.affine(ones, 0 * ones, still, still, still.bool(), shift * (2 / 16))
+    out = augment.warp(images.float(), theta)
+    for image, (down, across), moved in zip(images.float(), shift.tolist(), out, strict=True):
+        expected = F.affine(image, 0.0, [across, down], 1.0, [0.0, 0.0])
+        torch.testing.assert_close(moved, expected, rtol=0, atol=0.02)  # of 255: float32 coordinates
+
+
+def test_warp_turns_and_then_moves_as_torchvision(images):
+    angle = torch.full((6,), 30.0)
+    shift = torch.tensor([[3.0, -2.0]]).expand(6, 2)
+    ones, still = torch.ones(6, 2), torch.zeros(6)
+    theta = augment.affine(ones, 0 * ones, angle * math.pi / 180, still, still.bool(), shift * (2 / 16))
+    smooth = F.gaussian_blur(images.float(), [5, 5])  # torchvision counts pixels with a hard mask at the edge
+    out = augment.warp(smooth, theta)
+    expected = F.affine(smooth, -30.0, [-2, 3], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
+    inside = F.affine(torch.ones(1, 16, 16), -30.0, [-2, 3], 1.0, [0.0, 0.0], InterpolationMode.BILINEAR)
+    torch.testing.assert_close(out * (inside > 0.99), expected * (inside > 0.99), rtol=1e-4, atol=0.05)
+
+
+@pytest.mark.parametrize(("alpha", "sigma", "shape"), [(40.0, 2.0, (20, 20)), (90.0, 3.1, (28, 17))])
+def test_elastic_is_torchvisions(alpha, sigma, shape, monkeypatch):
+    torch.manual_seed(2)
+    images = torch.rand(3, 2, *shape)
+    noise = torch.rand(3, 2, *shape) * 2 - 1
+    out = augment.elastic(images, noise, alpha, sigma)
+    theirs = ElasticTransform(alpha, sigma)
     for i, image in enumerate(images):
-        box = [int(v[i]) for v in (top, left, height, width)]
-        assert torch.equal(out[i], F.erase(image, *box, torch.zeros(1, dtype=torch.uint8)))
+        both = iter([(noise[i, 0] + 1) / 2, (noise[i, 1] + 1) / 2])
+        monkeypatch.setattr(torch, "rand", lambda *size, both=both: next(both).view(size))
+        params = theirs.make_params([image])
+        inside = theirs.transform(torch.ones_like(image), params) > 0.9999  # it darkens the edge twice
+        assert 0.4 < float(inside.float().mean()) < 1
+        expected = theirs.transform(image, params)
+        torch.testing.assert_close(out[i] * inside, expected * inside, rtol=0, atol=1e-4)
+    assert float((out - images).abs().mean()) > 0.02  # it did something
+    monkeypatch.undo()
+    torch.testing.assert_close(augment.elastic(images, noise, 0.0, sigma), images, rtol=0, atol=1e-4)
+
+
+def test_the_axes_are_numpys_principal_components():
+    pixels = np.random.RandomState(0).rand(500, 3) @ np.array(
+        [[0.5, 0.4, 0.4], [0.1, -0.1, 0.0], [0, 0, 0.2]]
+    )
+    covariance = np.cov(pixels.T, bias=True)
+    axes = augment.lighting_axes(torch.from_numpy(covariance)).double().numpy()
+    values = np.linalg.norm(axes, axis=1)  # λ, as the directions have length 1
+    np.testing.assert_allclose(values, np.linalg.svd(pixels - pixels.mean(0))[1] ** 2 / 500, rtol=1e-5)
+    np.testing.assert_allclose(covariance @ axes.T, axes.T * values, rtol=1e-4, atol=1e-7)
+    assert (axes[range(3), np.abs(axes).argmax(1)] > 0).all()  # the sign does not depend on the solver
+    np.testing.assert_allclose(augment.lighting_axes(torch.tensor([[0.09]])), [[0.09]], rtol=1e-6)  # grey
+
+
+def test_lighting_is_the_papers_sum(images):
+    torch.manual_seed(0)
+    factor = torch.rand(3, 3)
+    values, vectors = np.linalg.eigh((factor @ factor.T).double().numpy())
+    axes = augment.lighting_axes(factor @ factor.T)
+    draws = torch.randn(6, 3) * 0.1
+    out = augment.lighting(images, axes, draws)
+    for image, alpha, lit in zip(images, draws.flip(1).numpy(), out, strict=True):
+        signs = np.sign(
+            vectors[np.abs(vectors).argmax(0), range(3)]
+        )  # ours is the one with the largest entry > 0
+        colour = (vectors * signs) @ (alpha * values)
+        expected = image.numpy() + 255 * colour[:, None, None]
+        np.testing.assert_allclose(lit.numpy(), expected, rtol=1e-4, atol=1e-2)
+    assert torch.equal(augment.lighting(images, axes, 0 * draws), images.float())
