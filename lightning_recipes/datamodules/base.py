@@ -278,10 +278,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _train_images(self) -> Iterable[Tensor]:
         """Return all training images in their eval geometry, uint8 (n, C, S, S) at a time."""
-        kept = self._tensors.get("train")
-        return (
-            self.splits["train"].stream(self.image_size, self.crop_pct) if kept is None else kept.split(1024)
-        )
+        train, kept = self.splits["train"], self._tensors.get("train")
+        return train.stream(self.image_size, self.crop_pct) if kept is None else torch.split(kept, 1024)
 
     def _fit_normalization(self, mode: Fitted) -> Normalization:
         if mode not in self._fitted:

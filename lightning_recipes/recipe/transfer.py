@@ -101,7 +101,8 @@ def advise_transfer(
         )
     if data.multi_label:
         raise UserError("Advice on transfer needs one label an image, got several.")
-    attached = SimpleNamespace(lightning_module=model, world_size=1, global_rank=0)
+    state = SimpleNamespace(fn=None)
+    attached = SimpleNamespace(lightning_module=model, world_size=1, global_rank=0, state=state)
     before = data.trainer
     data.trainer = attached  # type: ignore[assignment]  # whose module says how its weights want their images
     try:

@@ -10,10 +10,10 @@ from lightning_recipes.datamodules import Augmentation, DigitsDataModule, Mixing
 from lightning_recipes.datamodules.batches import BatchPlan, DecodingLoader, MemoryLoader
 from lightning_recipes.datamodules.finish import Finish
 from lightning_recipes.datamodules.samples import ArrayReader, Samples
-from lightning_recipes.preprocessing import Preprocessing
+from lightning_recipes.preprocessing import Normalization, Preprocessing
 from lightning_recipes.utils.errors import UserError
 
-PREPROCESSING = Preprocessing(1, 8, 1.0, (0.3,), (0.4,))
+PREPROCESSING = Preprocessing(1, 8, 1.0, Normalization((0.3,), (0.4,)))
 BOTH = Mixing(mixup=0.3, cutmix=1.0)
 ALL = Augmentation(lighting=0.1, cutout=0.5)
 
