@@ -151,3 +151,13 @@ def test_what_cannot_be_mixed(batch):
         mix.mixup(images, targets, lam=torch.ones(6), permutation=SHIFTED)
     with pytest.raises(UserError, match="got 3 and a target of 3"):
         mix.soft_targets(targets, 3)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_mixup_narrows_the_inputs_as_the_card_says(alpha):
+    # Of independent samples, E[λ² + (1 - λ)²] = (α + 1)/(2α + 1) of the variance is left; four σ: 3 %
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randn(40_000, 1, 1, 1, generator=generator)
+    lam = mix.draw_lam(alpha, 40_000, generator)
+    mixed, _ = mix.mixup(images, images[:, :, 0, 0], lam=lam, permutation=torch.arange(40_000).roll(1))
+    assert float(mixed.var()) == pytest.approx((alpha + 1) / (2 * alpha + 1), rel=0.03)
