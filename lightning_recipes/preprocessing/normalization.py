@@ -38,7 +38,7 @@ class Normalization:
         for name in ("mean", "matrix"):
             value = getattr(self, name)
             if isinstance(value, Tensor):
-                object.__setattr__(self, name, value.detach().to("cpu", torch.float32).contiguous())
+                object.__setattr__(self, name, value.to("cpu", torch.float32))
 
     @classmethod
     def none(cls, channels: int) -> Normalization:

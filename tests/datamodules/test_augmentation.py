@@ -163,7 +163,7 @@ def test_lighting_shifts_whole_images_along_the_principal_components(images):
     axes = torch.tensor([[0.2, 0.1, 0.0], [-0.01, 0.02, 0.0], [0.0, 0.0, 0.005]])
     whole = images[:1].expand(6000, -1, -1, -1)
     out = finished(Augmentation(lighting=0.1), whole, axes=axes)
-    moved = (out - finished(None, whole)) * torch.tensor(UNIT.std).view(1, 3, 1, 1)
+    moved = (out - finished(None, whole)) * torch.tensor(UNIT.normalization.std).view(1, 3, 1, 1)
     colour = moved[..., 0, 0]
     torch.testing.assert_close(moved, colour[:, :, None, None].expand_as(moved), rtol=0, atol=1e-5)
     assert float(colour.mean(0).abs().max()) < 4 * 0.1 * 0.2 / 6000**0.5  # unbiased
