@@ -10,6 +10,7 @@ from .exact_resume import ExactResume
 from .gradients import GradientMonitor
 from .initial_loss import InitialLossCheck
 from .learning_curves import LearningCurves
+from .lsuv import LSUV
 from .overfit_batch import OverfitBatchCheck
 from .snapshot_ensemble import SnapshotEnsemble
 from .swa import SWA
@@ -18,6 +19,7 @@ from .update_ratio import UpdateRatioMonitor
 
 __all__ = [
     "EMA",
+    "LSUV",
     "SWA",
     "ActivationMonitor",
     "EarlyStoppingWithRestore",

@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
+    "init-table": "Show what an initialization does to the activations of six layers, beside the handbook's.",
     "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
 }
 
@@ -39,11 +40,12 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 after a mistake that the user can mend.
 
-    `check` also returns 2 for a FAIL, and with `--strict` 1 for a WARN.
+    `check` also returns 2 for a FAIL, and with `--strict` 1 for a WARN; `init-table` 1 for figures that are
+    not the handbook's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())))
         return 0
     if arguments[0] == "--version":
         from .. import __version__
@@ -67,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .check import run_check
 
             return run_check(rest)
+        elif command == "init-table":
+            from .init_table import run_init_table
+
+            return run_init_table(rest)
         else:
             from .train import run
 

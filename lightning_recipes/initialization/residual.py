@@ -13,9 +13,7 @@ from ..utils.modes import evaluating
 from ..utils.rng import preserved_generators
 from .trace import ADDITIONS, PRODUCTS, SUMS, Step, Trace, example_shapes
 
-_SAME = frozenset(
-    {"dropout", "contiguous", "clone", "to", "reshape", "view", "flatten", "permute", "transpose"}
-)
+_SAME = frozenset({"dropout", "contiguous", "clone", "to", "reshape", "view", "flatten", "permute"})
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 _CUTS = frozenset({"chunk", "split", "unbind", "tensor_split", "unsafe_chunk"})
 
@@ -32,8 +30,8 @@ def zero_residual(module: nn.Module, images: Tensor | None = None) -> list[str]:
     most one convolution and the other by two or more. Of the branch, the last weights that multiply are set
     to 0: the scale of a norm, a layer scale, or else a linear layer or convolution; and the bias with them.
     Dropout, pooling, attention over channels and the like may follow. A branch that is 0 already is left
-    alone, whatever makes it so: two zeros in a row would learn nothing. Then the image goes through once more:
-    weights whose branch is not exactly zero now are put back, with a warning.
+    alone, whatever makes it so: two zeros in a row would learn nothing. Then the image goes through once
+    more: weights whose branch is not exactly zero now are put back, with a warning.
 
     timm's ResNets begin so; torchvision's, and most transformers, do not.
 

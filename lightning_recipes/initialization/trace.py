@@ -70,12 +70,12 @@ class Trace(TorchFunctionMode):
         self.steps = [Step("input", (), 1)]
         self._made = {id(inputs): self.steps[0]}
         self._kept: list[Any] = [inputs]  # so that no other tensor takes an identity
-        self._running: list[tuple[str, nn.Module]] = []
+        self._running: list[nn.Module] = []
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Trace:
-        for name, part in self.module.named_modules():
-            self._hooks.append(part.register_forward_pre_hook(self._begin(name)))
+        for part in self.module.modules():
+            self._hooks.append(part.register_forward_pre_hook(self._begin))
             self._hooks.append(part.register_forward_hook(self._end, always_call=True))
         super().__enter__()
         return self
@@ -86,8 +86,8 @@ class Trace(TorchFunctionMode):
             self._hooks.pop().remove()
         self._kept.clear()
 
-    def _begin(self, name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda part, _: self._running.append((name, part))
+    def _begin(self, part: nn.Module, _: Any) -> None:  # noqa: ANN401
+        self._running.append(part)
 
     def _end(self, *_: Any) -> None:  # noqa: ANN401
         self._running.pop()
@@ -139,13 +139,11 @@ class Trace(TorchFunctionMode):
             return ()
         own = [tensor for tensor in given if id(tensor) in self.names]
         matrices = [number for number, tensor in enumerate(own) if tensor.dim() > 1]
-        if (
-            not matrices and function in SUMS and self._running
-        ):  # weights that are standardised before their use
-            name, part = self._running[-1]
-            keys = [key for key, parameter in part._parameters.items() if parameter is not None]
-            gains = [key for key in keys if key not in ("weight", "bias")]
-            return tuple(f"{name}.{key}".lstrip(".") for key in keys if key != "weight" or not gains)
+        if not matrices and function in SUMS and self._running:  # the weight is computed: standardised
+            keyed = {key: p for key, p in self._running[-1]._parameters.items() if p is not None}
+            if set(keyed) - {"weight", "bias"}:  # then the gain tells its size
+                keyed.pop("weight", None)
+            own, matrices = list(keyed.values()), []
         return tuple(self.names[id(tensor)] for tensor in own[matrices[-1] if matrices else 0 :])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import nn
 
@@ -26,12 +28,13 @@ def activation_class(act: str) -> type[nn.Module]:
     """
     from timm.layers.create_act import get_act_layer  # slow to import
 
-    try:
-        layer: type[nn.Module] = get_act_layer(act)
-    except KeyError:
+    layer: type[nn.Module] | None = None
+    with suppress(KeyError):
+        layer = get_act_layer(act)
+    if layer is None:
         raise UserError(
             f"timm has no activation {act!r}. Usual are {', '.join(_USUAL)}.{did_you_mean(act, _USUAL)}"
-        ) from None
+        )
     return layer
 
 

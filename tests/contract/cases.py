@@ -97,6 +97,16 @@ CASES = {
             ({"mode": "least"}, "`min` or `max`, got 'least'"),
         ],
     ),
+    "LSUV": Case(
+        options={"tol": 0.01},
+        other={"pattern": "net.*", "max_iterations": 3},
+        wrong=[
+            ({"tol": 0.0}, "`tol` must lie between 0 and 1, got 0.0. The paper's is 0.1"),
+            ({"tol": 1.0}, "`tol` must lie between 0 and 1, got 1.0"),
+            ({"max_iterations": 0}, "`max_iterations` must be at least 1, got 0"),
+        ],
+        watches=False,
+    ),
     "OverfitBatchCheck": Case(
         options={"seconds": 600.0},
         other={"strict": True},
