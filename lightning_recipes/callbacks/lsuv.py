@@ -14,7 +14,7 @@ from ..evidence.freshness import looks_untrained
 from ..evidence.scan import raw_batches
 from ..initialization import unit_variance
 from ..initialization.layers import matched_layers
-from ..initialization.lsuv import check_settings, next_seed
+from ..initialization.lsuv import check_settings
 from ..utils.errors import UserError
 
 _TRAINED: WeakSet[LightningModule] = WeakSet()  # modules of this process that have had a training batch
@@ -97,7 +97,7 @@ class LSUV(Callback):
         names = [f"{name}.weight" for name in matched_layers(pl_module, self.pattern)]
         if looks_untrained(pl_module, names=None if self.pattern == "*" else names) is False:
             raise UserError(
-                f"The weights of the {len(names)} layers that `pattern` {self.pattern!r} matches look trained; "
+                f"The weights that `pattern` {self.pattern!r} matches look trained, in {len(names)} layers; "
                 "LSUV would replace them. Leave it out, or give a pattern of new layers. Where they are not "
                 "trained, call `lightning_recipes.initialization.lsuv` before the fit."
             )
@@ -111,8 +111,7 @@ class LSUV(Callback):
                 pattern=self.pattern,
                 tol=self.tol,
                 max_iterations=self.max_iterations,
-                seed=strategy.broadcast(next_seed()),
-                total=lambda tensor: strategy.reduce(tensor, reduce_op="sum"),  # type: ignore[return-value]
+                total=lambda tensor: strategy.reduce(tensor, reduce_op="sum"),
             ) as stds,
         ):
             self.forward_batch(pl_module, batch)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import isfinite, sqrt
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Generator, Tensor, nn
@@ -32,7 +33,8 @@ def lsuv(
     .. math:: W_l \leftarrow W_l / \operatorname{std}(W_l * h_{l-1})
 
     layer after layer, in the order in which the forward pass comes to them, so that each is scaled by what
-    the scaled ones before it hand on. Biases are 0.
+    the scaled ones before it hand on. Biases are 0. The orthonormal weights are random, and follow from
+    those that were there: equal weights become equal ones, on however many processes.
 
     Args:
         module: The network, changed in place. Buffers, modes and torch's random numbers are left as they
@@ -71,7 +73,6 @@ def unit_variance(
     pattern: str = "*",
     tol: float = 0.02,
     max_iterations: int = 10,
-    seed: int | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Have the forward pass within the block initialise the layers that it comes to, as `lsuv` does.
@@ -81,7 +82,6 @@ def unit_variance(
         pattern: Which layers, by name.
         tol: How far a layer's standard deviation may be from 1.
         max_iterations: Most times that a layer is scaled.
-        seed: Of the orthonormal weights; by default the next number of torch's generator, which is put back.
         total: Adds a tensor up over processes, so that the variance is that of all their batches.
 
     Raises:
@@ -100,9 +100,8 @@ def unit_variance(
         stack.enter_context(torch.no_grad())
         stack.enter_context(preserved_generators())
         stack.enter_context(_first_step_modes(module))
-        generator = Generator().manual_seed(next_seed() if seed is None else seed)
         for name, layer in layers.items():
-            scaled = _Scaled(name, stds, generator, tol, max_iterations, total)
+            scaled = _Scaled(name, stds, tol, max_iterations, total)
             stack.callback(layer.register_forward_pre_hook(scaled.draw).remove)
             stack.callback(layer.register_forward_hook(scaled.scale, with_kwargs=True).remove)
         try:
@@ -139,12 +138,6 @@ def check_settings(tol: float, max_iterations: int) -> None:
         raise UserError(f"`max_iterations` must be at least 1, got {max_iterations}.")
 
 
-def next_seed() -> int:
-    """Return a seed that follows torch's generator, which is left as it was."""
-    with preserved_generators():
-        return int(torch.randint(2**62, ()))
-
-
 class _Scaled:
     """The hooks of one layer."""
 
@@ -152,19 +145,20 @@ class _Scaled:
         self,
         name: str,
         stds: dict[str, float],
-        generator: Generator,
         tol: float,
         max_iterations: int,
         total: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        self.name, self.stds, self.generator = name, stds, generator
+        self.name, self.stds = name, stds
         self.tol, self.max_iterations, self.total = tol, max_iterations, total
 
     def draw(self, layer: Layer, _: Any) -> None:  # noqa: ANN401
         """Make the weight orthonormal before it is used for the first time."""
         if self.name not in self.stds:
-            fill = partial(nn.init.orthogonal_, generator=self.generator)
-            draw_weight(layer, fill, self.generator)
+            values = layer.weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            fast = layer.weight.device if layer.weight.is_cuda else "cpu"  # of decompositions
+            generator = Generator(fast).manual_seed(crc32(values, crc32(self.name.encode())))
+            draw_weight(layer, partial(nn.init.orthogonal_, generator=generator), generator)
 
     def scale(self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         """Scale the weight, and return what the layer makes of its input then."""

@@ -155,15 +155,16 @@ def _traced(module: nn.Module, images: Tensor | None) -> tuple[Tensor, list[Step
     if images is not None:
         return images, _trace(module, images)
     first = next(module.parameters(), torch.empty(0))
+    refused: Exception | None = None
     for shape in example_shapes(module):
         images = torch.randn(shape, generator=Generator().manual_seed(0)).to(first)
         try:
             return images, _trace(module, images)
-        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
-            continue  # too small, or not what it is built for
+        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+            refused = error  # too small, or not what it is built for
     raise UserError(
         f"It is not known which input {type(module).__name__} takes. Give a batch of one by `images`."
-    )
+    ) from refused
 
 
 def _trace(module: nn.Module, images: Tensor) -> list[Step]:

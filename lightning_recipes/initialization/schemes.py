@@ -11,9 +11,10 @@ from torch import Generator, nn
 from ..utils.errors import UserError, did_you_mean
 from .layers import Layer, draw_weight, fan_in, matched_layers
 
+Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
 Scheme = Literal["zeros", "normal", "xavier", "glorot", "kaiming", "orthogonal"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
-_GAINS = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu")
+_GAINS: tuple[str, ...] = get_args(Nonlinearity)
 
 
 def initialize(
@@ -22,7 +23,7 @@ def initialize(
     *,
     pattern: str = "*",
     std: float = 0.01,
-    nonlinearity: str = "relu",
+    nonlinearity: Nonlinearity = "relu",
     generator: Generator | None = None,
 ) -> list[str]:
     r"""Set the weights of linear layers and (transposed) convolutions by a rule, and their biases to 0.
@@ -81,7 +82,9 @@ def initialize(
     return list(layers)
 
 
-def _set(layer: Layer, scheme: str, std: float, nonlinearity: str, generator: Generator | None) -> None:
+def _set(
+    layer: Layer, scheme: str, std: float, nonlinearity: Nonlinearity, generator: Generator | None
+) -> None:
     normal = partial(nn.init.normal_, generator=generator)
     root = sqrt(fan_in(layer))
     if scheme == "zeros":

@@ -77,11 +77,11 @@ class Trace(TorchFunctionMode):
         for part in self.module.modules():
             self._hooks.append(part.register_forward_pre_hook(self._begin))
             self._hooks.append(part.register_forward_hook(self._end, always_call=True))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:  # noqa: ANN401
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         while self._hooks:
             self._hooks.pop().remove()
         self._kept.clear()
