@@ -9,6 +9,7 @@ from .utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .callbacks import EMA as EMA
+    from .callbacks import LSUV as LSUV
     from .callbacks import SWA as SWA
     from .callbacks import ActivationMonitor as ActivationMonitor
     from .callbacks import EarlyStoppingWithRestore as EarlyStoppingWithRestore
@@ -51,6 +52,7 @@ __all__, __getattr__ = lazy_names(
         "ImageDataModule": "datamodules",
         "ImageFolderDataModule": "datamodules",
         "InitialLossCheck": "callbacks",
+        "LSUV": "callbacks",
         "LearningCurves": "callbacks",
         "MaxNorm": "callbacks",
         "Mixing": "datamodules",

@@ -11,6 +11,7 @@ from .fine_tuning import FineTuning
 from .gradients import GradientMonitor
 from .initial_loss import InitialLossCheck
 from .learning_curves import LearningCurves
+from .lsuv import LSUV
 from .max_norm import MaxNorm
 from .overfit_batch import OverfitBatchCheck
 from .snapshot_ensemble import SnapshotEnsemble
@@ -21,6 +22,7 @@ from .weight_penalty import WeightPenalty
 
 __all__ = [
     "EMA",
+    "LSUV",
     "SWA",
     "ActivationMonitor",
     "EarlyStoppingWithRestore",

@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "Measure a checkpoint on the validation split.",
     "test": "Measure a checkpoint on the test split.",
     "ensemble": "Pool checkpoints into one classifier, and report what that is worth.",
+    "init-table": "Show what an initialization does to the activations of six layers, beside the handbook's.",
     "predict": "Write the class of each image in a folder to a CSV. Needs nothing but a checkpoint.",
     "plot-schedule": "Draw learning rates over a run, before it is begun.",
     "advise-transfer": "Say how to transfer a pretrained backbone to these images.",
@@ -43,7 +44,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 after a mistake that the user can mend.
 
-    `check` also returns 2 for a FAIL, and with `--strict` 1 for a WARN.
+    `check` also returns 2 for a FAIL, and with `--strict` 1 for a WARN; `init-table` 1 for figures that are
+    not the handbook's.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):

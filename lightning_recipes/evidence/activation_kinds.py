@@ -1,4 +1,4 @@
-"""Which modules and functions are activations, and what bounds their outputs."""
+"""Which functions are activations, and what bounds their outputs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-# By the name of the class, so that timm's and a user's own are known without importing them.
-_CLASSES = {
-    "relu": ("ReLU", "ReLU6", "SquaredReLU", "ReluSquared"),
-    "leaky_relu": ("LeakyReLU", "PReLU", "RReLU"),
-    "elu": ("ELU", "CELU", "SELU"),
-    "gelu": ("GELU", "GELUTanh", "QuickGELU", "GeluTanh", "QuickGelu"),
-    "silu": ("SiLU", "Swish", "SwishMe", "Mish", "MishMe"),
-    "hardswish": ("Hardswish", "HardSwish", "HardSwishMe", "HardMish", "HardMishMe"),
-    "sigmoid": ("Sigmoid",),
-    "hardsigmoid": ("Hardsigmoid", "HardSigmoid", "HardSigmoidMe"),
-    "tanh": ("Tanh",),
-    "hardtanh": ("Hardtanh",),
-    "softsign": ("Softsign",),
-    "softplus": ("Softplus",),
-}
-_KIND_OF_CLASS = {name: kind for kind, names in _CLASSES.items() for name in names}
 
 _FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "relu": (F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
@@ -58,16 +41,6 @@ MULTIPLICATIONS = {torch.mul, torch.multiply, Tensor.mul, Tensor.mul_, Tensor.mu
 BOUNDS = {"sigmoid": (0.0, 1.0), "hardsigmoid": (0.0, 1.0)} | dict.fromkeys(
     ("tanh", "hardtanh", "softsign"), (-1.0, 1.0)
 )
-
-
-def kind_of_module(module: nn.Module) -> str | None:
-    """Return the kind of an activation module, by the name of its class or of one it derives from.
-
-    >>> kind_of_module(nn.ReLU6()), kind_of_module(nn.Linear(1, 1))
-    ('relu', None)
-    """
-    kinds = (_KIND_OF_CLASS.get(kind.__name__) for kind in type(module).__mro__)
-    return next((kind for kind in kinds if kind), None)
 
 
 def kind_of_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:

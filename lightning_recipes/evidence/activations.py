@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
+from ..utils.activation_modules import kind_of_module
 from ..utils.tensors import local_part
-from .activation_kinds import BOUNDS, MULTIPLICATIONS, kind_of_call, kind_of_module
+from .activation_kinds import BOUNDS, MULTIPLICATIONS, kind_of_call
 from .activation_sums import LayerActivations, LayerSums, lowest_of
 
 _CONVOLUTIONS = nn.modules.conv._ConvNd

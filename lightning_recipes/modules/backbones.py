@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from ..layers.activations import activation_class, swap_activations
 from ..utils.errors import UserError, did_you_mean
 from ..utils.state_dicts import read_state_dict
 from ..utils.weights import load_weights
 
 _ARGUMENTS = {
-    "act_layer": "act",
     "drop_path_rate": "drop_path_rate",
     "in_chans": "in_chans",
     "drop_rate": "drop_rate",
@@ -48,13 +48,13 @@ def create_backbone(
         image_size: Side of the images, pixels; checked by a forward pass.
         pretrained: Fetch timm's weights.
         weights: Load a local file instead.
-        act: Replace the activations by one that `timm.layers.create_act_layer` knows.
+        act: Replace the activations by one that `timm.layers.create_act_layer` knows; gates stay.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth; None leaves the architecture's own.
 
     Raises:
         UserError: An unknown name, an argument that the architecture does not take, an image size that it
-            cannot work on, weights that cannot be reached or do not fit.
+            cannot work on, weights that cannot be reached or do not fit, an unknown activation.
     """
     import timm  # slow to import
 
@@ -67,7 +67,7 @@ def create_backbone(
     if drop_path_rate is not None:
         options["drop_path_rate"] = drop_path_rate
     if act is not None:
-        options["act_layer"] = _activation(act)
+        activation_class(act)  # before the weights are fetched
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
     if image_size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = image_size
@@ -86,6 +86,8 @@ def create_backbone(
             f"Cannot get the pretrained weights of {name!r}: {_first_line(error)}. "
             "Give a local file by `weights`, or set `pretrained: false`."
         ) from error
+    if act is not None:
+        swap_activations(model, act)
     if weights is not None:
         load_local_weights(model, weights)
     if image_size is not None:
@@ -132,19 +134,6 @@ def pretrained_normalization(
     if len(mean) == in_chans:
         return mean, std
     return (sum(mean) / len(mean),) * in_chans, (sum(std) / len(std),) * in_chans
-
-
-def _activation(act: str) -> type[nn.Module]:
-    from timm.layers.create_act import get_act_layer
-
-    try:
-        layer: type[nn.Module] = get_act_layer(act)
-    except KeyError:
-        usual = ["elu", "gelu", "leaky_relu", "mish", "prelu", "relu", "selu", "sigmoid", "silu", "tanh"]
-        raise UserError(
-            f"timm has no activation {act!r}. Usual are {', '.join(usual)}.{did_you_mean(act, usual)}"
-        ) from None
-    return layer
 
 
 def _check_size(model: nn.Module, name: str, in_chans: int, image_size: int) -> None:

@@ -117,6 +117,13 @@ CASES = {
                 "`max_norm` must be above 0, got 0.0. To bound nothing, leave the callback out",
             ),
             ({"max_norm": -1.0}, "`max_norm` must be above 0, got -1.0"),
+    "LSUV": Case(
+        options={"tol": 0.01},
+        other={"pattern": "net.*", "max_iterations": 3},
+        wrong=[
+            ({"tol": 0.0}, "`tol` must lie between 0 and 1, got 0.0. The paper's is 0.1"),
+            ({"tol": 1.0}, "`tol` must lie between 0 and 1, got 1.0"),
+            ({"max_iterations": 0}, "`max_iterations` must be at least 1, got 0"),
         ],
         watches=False,
     ),
