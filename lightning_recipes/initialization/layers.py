@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from math import prod
 from typing import TypeAlias
 
@@ -12,10 +11,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..utils.errors import UserError, did_you_mean
+from ..utils.errors import UserError
+from ..utils.patterns import matching
 
 Layer: TypeAlias = nn.Linear | _ConvNd
-_SHOWN = 6  # names in an error
 
 
 def matched_layers(module: nn.Module, pattern: str) -> dict[str, Layer]:
@@ -32,9 +31,7 @@ def matched_layers(module: nn.Module, pattern: str) -> dict[str, Layer]:
     ['2']
     """
     layers = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Linear, _ConvNd))}
-    found = {name: layer for name, layer in layers.items() if fnmatchcase(name, pattern)}
-    if not found:
-        raise UserError(_no_match(pattern, list(layers)))
+    found = matching(layers, pattern, what="linear layers and convolutions")
     for name, layer in found.items():
         if isinstance(layer.weight, nn.parameter.UninitializedParameter):
             raise UserError(
@@ -47,15 +44,6 @@ def matched_layers(module: nn.Module, pattern: str) -> dict[str, Layer]:
                 "`torch.nn.utils.parametrizations`."
             )
     return found
-
-
-def _no_match(pattern: str, names: list[str]) -> str:
-    if not names:
-        return f"`pattern` {pattern!r} matches nothing: the network has no linear layer and no convolution."
-    inside = sum(fnmatchcase(name, f"{pattern}.*") for name in names)
-    shown = names if len(names) <= _SHOWN else [*names[: _SHOWN - 1], "…", names[-1]]
-    hint = f" `{pattern}.*` matches {inside}." if inside else did_you_mean(pattern, names)
-    return f"`pattern` {pattern!r} matches none of the {len(names)} layers: {', '.join(shown)}.{hint}"
 
 
 def fan_in(layer: Layer) -> float:

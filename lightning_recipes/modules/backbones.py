@@ -15,7 +15,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from ..initialization import Scheme, initialize
+from ..layers import drop_connect as connections
 from ..layers.activations import activation_class, swap_activations
+from ..layers.fractional_pool import swap_max_pools
 from ..utils.errors import UserError, did_you_mean
 from ..utils.state_dicts import read_state_dict
 from ..utils.weights import load_weights
@@ -38,6 +41,9 @@ def create_backbone(
     act: str | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float | None = None,
+    init: Scheme | None = None,
+    drop_connect: float = 0.0,
+    fractional_pool: float | None = None,
 ) -> nn.Module:
     """Return a timm model with its classifier.
 
@@ -51,6 +57,9 @@ def create_backbone(
         act: Replace the activations by one that `timm.layers.create_act_layer` knows; gates stay.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth; None leaves the architecture's own.
+        init: Set the weights anew by a scheme of `initialize`.
+        drop_connect: Probability that a linear layer or convolution drops a weight in training.
+        fractional_pool: Output over input side of fractional max pools in the place of max pools.
 
     Raises:
         UserError: An unknown name, an argument that the architecture does not take, an image size that it
@@ -63,6 +72,8 @@ def create_backbone(
         raise UserError(f"timm has no backbone {name!r}.{hint} `timm.list_models()` lists them all.")
     if pretrained and weights is not None:
         raise UserError("`pretrained` and `weights` exclude each other. Give one of them.")
+    if init is not None and (pretrained or weights is not None):
+        raise UserError(f"`init: {init}` would set pretrained weights anew. Leave one of the two out.")
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
     if drop_path_rate is not None:
         options["drop_path_rate"] = drop_path_rate
@@ -88,8 +99,14 @@ def create_backbone(
         ) from error
     if act is not None:
         swap_activations(model, act)
+    if init is not None:
+        initialize(model, init)
     if weights is not None:
         load_local_weights(model, weights)
+    if fractional_pool is not None:
+        swap_max_pools(model, ratio=fractional_pool)
+    if drop_connect:
+        connections.drop_connect(model, drop_connect)
     if image_size is not None:
         _check_size(model, name, in_chans, image_size)
     return model

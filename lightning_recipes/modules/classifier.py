@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
+from ..initialization import Scheme
 from ..layers.test_time import Views, check_views, pooled_logits, views
 from ..optimizers import parameter_groups
 from ..schedules import Schedule
@@ -54,6 +55,9 @@ class ImageClassifier(PortableModule):
         act: Replace the backbone's activations: relu, leaky_relu, elu, gelu, silu, …
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth; None leaves the architecture's own.
+        init: Set fresh weights by a scheme: kaiming, xavier, glorot, orthogonal, normal or zeros.
+        drop_connect: Probability that a layer drops a weight in training, in [0, 1).
+        fractional_pool: Max pools become fractional ones that shrink a side to this part, in (0, 1).
         multi_label: Several classes may hold at once: sigmoids and binary cross-entropy, targets (B, K).
         class_weights: Weight of each class in the loss, K numbers.
         label_smoothing: In [0, 1).
@@ -85,6 +89,9 @@ class ImageClassifier(PortableModule):
         act: str | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float | None = None,
+        init: Scheme | None = None,
+        drop_connect: float = 0.0,
+        fractional_pool: float | None = None,
         multi_label: bool = False,
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
@@ -131,6 +138,9 @@ class ImageClassifier(PortableModule):
             act=h["act"],
             drop_rate=h["drop_rate"],
             drop_path_rate=h["drop_path_rate"],
+            init=h["init"],
+            drop_connect=h["drop_connect"],
+            fractional_pool=h["fractional_pool"],
         )
 
     def configure_head(self, head: nn.Linear) -> nn.Module:

@@ -35,8 +35,9 @@ def matching(named: Mapping[str, T], pattern: str, *, what: str) -> dict[str, T]
         raise UserError(f"`pattern` {pattern!r} matches nothing: there are no {what}.")
     shown = ", ".join(name or "the module itself, ''" for name in list(named)[:_SHOWN])
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    hint = did_you_mean(pattern, named)
-    raise UserError(f"`pattern` {pattern!r} matches none of the {what}: {shown}{more}.{hint}")
+    inside = sum(fnmatchcase(name, f"{pattern}.*") for name in named)
+    hint = f" `{pattern}.*` matches {inside}." if inside else did_you_mean(pattern, named)
+    raise UserError(f"`pattern` {pattern!r} matches none of the {len(named)} {what}: {shown}{more}.{hint}")
 
 
 def matching_layers(

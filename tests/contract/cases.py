@@ -117,6 +117,9 @@ CASES = {
                 "`max_norm` must be above 0, got 0.0. To bound nothing, leave the callback out",
             ),
             ({"max_norm": -1.0}, "`max_norm` must be above 0, got -1.0"),
+        ],
+        watches=False,
+    ),
     "LSUV": Case(
         options={"tol": 0.01},
         other={"pattern": "net.*", "max_iterations": 3},

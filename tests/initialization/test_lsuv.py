@@ -158,7 +158,12 @@ class Standardised(nn.Linear):
         (nn.Threshold(1e9, 0.0), {}, UserError, "output of `2` has the standard deviation 0 on this batch"),
         (Broken(), {}, RuntimeError, "broken"),
         (Standardised(8, 8), {}, UserError, "after its weight was scaled 10 times; it must come within 0.02"),
-        (nn.ReLU(), {"pattern": "3"}, UserError, "matches none of the 2 layers: 0, 2"),
+        (
+            nn.ReLU(),
+            {"pattern": "3"},
+            UserError,
+            "matches none of the 2 linear layers and convolutions: 0, 2",
+        ),
         (nn.ReLU(), {"tol": 0.0}, UserError, "`tol` must lie between 0 and 1, got 0.0"),
         (nn.ReLU(), {"max_iterations": 0}, UserError, "`max_iterations` must be at least 1, got 0"),
     ],

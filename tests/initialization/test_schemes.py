@@ -143,9 +143,9 @@ def test_a_generator_makes_it_repeatable_and_leaves_torch_s_alone():
     [
         (
             {"pattern": "3.*"},
-            r"`pattern` '3.*' matches none of the 3 layers: 0.0, 1.0, 2.1.",
+            r"`pattern` '3.*' matches none of the 3 linear layers and convolutions: 0.0, 1.0, 2.1.",
         ),
-        ({"pattern": "1"}, "none of the 3 layers: 0.0, 1.0, 2.1. `1.*` matches 1."),
+        ({"pattern": "1"}, "none of the 3 linear layers and convolutions: 0.0, 1.0, 2.1. `1.*` matches 1."),
         ({"pattern": "2.l"}, "Did you mean `2.1`?"),
         ({"scheme": "kaimin"}, "`scheme` must be one of zeros, normal, xavier, glorot, kaiming, orthogonal"),
         ({"scheme": "kaimin"}, "got 'kaimin'. Did you mean `kaiming`?"),
