@@ -162,11 +162,8 @@ def test_says_what_is_wrong(options, says):
     assert torch.equal(model[0][0].weight, before)
 
 
-def test_an_error_shows_a_few_of_many_names_and_a_network_without_layers_has_none():
-    deep = nn.Sequential(*(nn.Linear(1, 1) for _ in range(40)))
-    with pytest.raises(UserError, match=r"none of the 40 layers: 0, 1, 2, 3, 4, …, 39\.$"):
-        initialize(deep, "zeros", pattern="x*")
-    with pytest.raises(UserError, match="has no linear layer and no convolution"):
+def test_a_network_without_layers_has_none():
+    with pytest.raises(UserError, match="there are no linear layers and convolutions"):
         initialize(nn.ReLU(), "zeros")
 
 

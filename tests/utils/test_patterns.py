@@ -46,7 +46,8 @@ def test_a_layer_itself_has_the_empty_name():
 @pytest.mark.parametrize("pattern", ["Head", "heads", "layer3", "stem.*", ""])
 def test_a_pattern_that_matches_nothing_shows_the_names(network, pattern):
     says = (
-        f"`pattern` {pattern!r} matches none of the Linear or Conv2d layers: stem, layer3.0, layer3.2, head."
+        f"`pattern` {pattern!r} matches none of the 4 Linear or Conv2d layers: "
+        "stem, layer3.0, layer3.2, head."
     )
     with pytest.raises(UserError, match=re.escape(says)):
         matching_layers(network, pattern, (nn.Linear, nn.Conv2d))
