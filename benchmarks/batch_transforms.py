@@ -12,8 +12,8 @@ Result (medians of 60 rounds, one thread; the other side's time over ours, of th
 
 The machine was shared, and single rounds spread far about these medians (the CSV has their ranges): flipping
 is no faster than kornia's at 32 pixels and hardly faster than torchvision's at 224, where each is a copy. AMD
-EPYC, 2 cores; python 3.11.7, torch 2.15.0, torchvision 0.29.2, kornia 0.9.0; results/batch_transforms.csv. Not
-measured on a GPU.
+EPYC, 2 cores; python 3.11.7, torch 2.15.0, torchvision 0.29.2, kornia 0.9.0; results/batch_transforms.csv.
+Not measured on a GPU.
 
 All sides are given the same float32 images and make their own draws, a draw for each sample; who comes first
 rotates. torchvision blends a whole batch by one λ, so for mixup it is given each sample with its partner. It
