@@ -268,3 +268,9 @@ def test_training_sets_out_from_zero_branches():
     zero_residual(model)
     model(torch.rand(2, 3, 8, 8)).square().sum().backward()
     assert model.b.weight.grad.any()
+
+
+def test_a_layer_scale_goes_before_the_layer_that_it_scales():
+    model = timm.create_model("test_convnext")
+    assert zero_residual(model)[0] == "stages.0.blocks.0.gamma"
+    assert model.stages[0].blocks[0].mlp.fc2.weight.any()
