@@ -124,6 +124,14 @@ def test_what_is_zero_already_is_named_and_left_alone():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_branch_that_an_earlier_layer_makes_zero_keeps_its_last_weights():
+    model = Block(lambda m, x: x + m.b(m.a(x)), a=conv(), b=conv())
+    for value in (model.a.weight, model.a.bias, model.b.bias):
+        nn.init.zeros_(value)
+    assert zero_residual(model) == ["b.bias"]
+    assert model.b.weight.all()
+
+
 class Block(nn.Module):
     """Whatever a function of x and the layers makes."""
 
@@ -166,6 +174,14 @@ FOUND = {
     "one block after the other": (
         lambda m, x: (y := x + m.a(x)) + m.b(y),
         ["a.weight", "a.bias", "b.weight", "b.bias"],
+    ),
+    "a long skip around a block": (
+        lambda m, x: x + ((y := m.a(x)) + m.b(y)),
+        ["b.weight", "b.bias"],
+    ),
+    "the shape of another": (
+        lambda m, x: x + m.b(m.a(x)).flatten(1).reshape_as(x),
+        ["b.weight", "b.bias"],
     ),
     "a sum of equals": (lambda m, x: m.a(x) + m.b(x), None),
     "parts of one tensor": (lambda m, x: torch.cat(((p := x.chunk(2, 1))[0], p[1] + F.relu(p[0])), 1), None),
@@ -222,10 +238,8 @@ def test_leaves_modes_buffers_hooks_and_random_numbers_as_they_were():
 
 
 def test_weights_that_are_standardised_are_found_and_a_gain_tells_their_size():
-    assert zero_residual(timm.create_model("test_nfnet"))[:2] == [
-        "stages.0.0.conv3.bias",
-        "stages.0.0.conv3.gain",
-    ]
+    names = zero_residual(shaken(timm.create_model("test_nfnet")))
+    assert names[:2] == ["stages.0.0.conv3.bias", "stages.0.0.conv3.gain"]
     assert zero_residual(timm.create_model("resnetv2_50x1_bit"))[0] == "stages.0.blocks.0.conv3.weight"
 
 
@@ -254,3 +268,9 @@ def test_training_sets_out_from_zero_branches():
     zero_residual(model)
     model(torch.rand(2, 3, 8, 8)).square().sum().backward()
     assert model.b.weight.grad.any()
+
+
+def test_a_layer_scale_goes_before_the_layer_that_it_scales():
+    model = timm.create_model("test_convnext")
+    assert zero_residual(model)[0] == "stages.0.blocks.0.gamma"
+    assert model.stages[0].blocks[0].mlp.fc2.weight.any()
