@@ -7,16 +7,16 @@ Result (mean over 3 seeds; test split, 10,000 images; accuracy %, NLL nats, ECE 
     flip             83.53   0.436   1.81          86.00   0.379   0.99
     ten_crop         83.75   0.435   3.20          81.93   0.498   2.42
 
-The mirror image helps a little in every seed (+0.04 to +0.44 points, NLL lower by 0.004 to 0.014). Ten crops
-help by 0.2 to 0.6 points where the training saw crops of many sizes, and cost 2.5 to 4.4 points where it saw
-shifts alone: a view should be one that the training shows, too. Averaging makes the network less sure, and here
-it was not too sure: the calibration error rises in every case. `multi_scale` was not measured.
+The mirror image helps a little in every seed (+0.04 to +0.44 points, NLL lower by 0.004 to 0.014). Ten
+crops help by 0.2 to 0.6 points where the training saw crops of many sizes, and cost 2.5 to 4.4 points where
+it saw shifts alone: a view should be one that the training shows, too. The calibration error rises in every
+case. `multi_scale` was not measured.
 
-AMD EPYC, 2 cores, one thread; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/tta_views.csv,
-whose values are means, with ranges; differences are paired by seed.
+AMD EPYC, 2 cores, one thread; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31;
+results/tta_views.csv, whose values are means, with ranges; differences are paired by seed.
 
-test_resnet (0.37 million parameters) at 32 x 32, 2500 training images, 20 epochs, batches of 64, last weights;
-SGD with Nesterov momentum 0.9 and weight decay 5e-4, cosine from 0.1.
+test_resnet (0.37 million parameters) at 32 x 32, 2500 training images, 20 epochs, batches of 64, last
+weights; SGD with Nesterov momentum 0.9 and weight decay 5e-4, cosine from 0.1.
 
     python benchmarks/tta_views.py
 """
