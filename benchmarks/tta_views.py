@@ -1,6 +1,22 @@
 """What test-time augmentation gives: several views of each test image, their probabilities averaged.
 
-Result: TODO
+Result (mean over 3 seeds; test split, 10,000 images; accuracy %, NLL nats, ECE %):
+
+                    trained with `standard`       trained with `light`
+    none             83.33   0.442   1.50          85.70   0.390   0.76
+    flip             83.53   0.436   1.81          86.00   0.379   0.99
+    ten_crop         83.75   0.435   3.20          81.93   0.498   2.42
+
+The mirror image helps a little in every seed (+0.04 to +0.44 points, NLL lower by 0.004 to 0.014). Ten
+crops help by 0.2 to 0.6 points where the training saw crops of many sizes, and cost 2.5 to 4.4 points where
+it saw shifts alone: a view should be one that the training shows, too. The calibration error rises in every
+case. `multi_scale` was not measured.
+
+AMD EPYC, 2 cores, one thread; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31;
+results/tta_views.csv, whose values are means, with ranges; differences are paired by seed.
+
+test_resnet (0.37 million parameters) at 32 x 32, 2500 training images, 20 epochs, batches of 64, last
+weights; SGD with Nesterov momentum 0.9 and weight decay 5e-4, cosine from 0.1.
 
     python benchmarks/tta_views.py
 """
@@ -12,7 +28,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import get_args
 
 import torch
 from _common import fashion_mnist, given_device, machine, versions, write
@@ -24,7 +39,8 @@ from lightning_recipes.layers.test_time import Views
 
 SEEDS = (0, 1, 2)
 EPOCHS, IMAGES = 20, 250  # of a run; of each class
-AUGMENT: tuple[Preset, ...] = ("none", "light")
+AUGMENT: tuple[Preset, ...] = ("standard", "light")  # random crops of many sizes; shifts alone
+MODES: tuple[Views, ...] = ("none", "flip", "ten_crop")
 METRICS = {"test/acc": ("accuracy", 100, "%"), "test/loss": ("NLL", 1, "nats"), "test/ece": ("ECE", 100, "%")}
 PACKAGES = ("torch", "lightning", "timm", "torchmetrics", "lightning-recipes")
 
@@ -59,7 +75,7 @@ def scores(root: Path, seed: int, augment: Preset) -> Scores:
     )
     trainer().fit(model, datamodule=data)
     found: Scores = {}
-    for mode in get_args(Views):
+    for mode in MODES:
         model.tta = mode
         start = time.perf_counter()
         (measured,) = trainer().test(model, datamodule=data, verbose=False)
@@ -94,7 +110,8 @@ def main() -> None:
         root = fashion_mnist(Path(folder))
         for augment in AUGMENT:
             measured = [scores(root, seed, augment) for seed in SEEDS]
-            out += rows(measured, f"augment: {augment}")
+            what = f"Fashion-MNIST, {10 * IMAGES} images, test_resnet, {EPOCHS} epochs, augment: {augment}"
+            out += rows(measured, what)
     write("tta_views", out)
 
 
