@@ -32,6 +32,7 @@ def run_advise_transfer(arguments: Sequence[str]) -> None:
         print(json.dumps(report.to_dict(), indent=2))
     else:
         Console(soft_wrap=True).print(report.table())
+        print(f"Add to `fit`: {report.setting}")
 
 
 class AdviseCLI(RecipesCLI):
@@ -44,7 +45,7 @@ class AdviseCLI(RecipesCLI):
             "--stages",
             type=int | list[str] | None,
             default=4,
-            help="Probe so many of the last stages, or these.",
+            help="Probe so many of the last stages, or these: [layer3,layer4]; null for all.",
         )
         parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
 

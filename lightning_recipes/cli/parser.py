@@ -53,6 +53,7 @@ def explain(message: str, options: list[str]) -> str:
     >>> explain("Parser key \"augment\": Expected a typing.Literal['none', 'light']. Got value: lite", [])
     "`--augment` must be one of none, light, got 'lite'. Did you mean `light`?"
     """
+    message = _without_base(message)
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     base = _BASES.get(key.rpartition(".")[2])
     if found := re.search(r"unrecognized arguments: (-\S+)", message):
@@ -99,6 +100,13 @@ def _innermost(message: str) -> str:
     return "\n".join(
         [key + first, *takewhile(lambda line: not line or line.startswith(" " * (depth + 1)), lines)]
     )
+
+
+def _without_base(message: str) -> str:
+    """Leave out that the class `Callback` has no such argument, where there is more to say."""
+    base = r"\n *- Problem with given class_path 'lightning\.(?:pytorch\.)?Callback':.*?(?=\n *- )"
+    shorter = re.sub(base, "", message, flags=re.S)
+    return shorter if "Problem with given class_path" in shorter else message
 
 
 def _no_class(key: str, name: str, base: type | None) -> str:

@@ -60,7 +60,6 @@ class TransferReport:
         for stage, accuracy in self.stages.items():
             table.add_row(f"probe at {stage}", f"{accuracy:.1%}")
         table.add_row("advice", a.reason)
-        table.add_row("setting", self.setting)
         return table
 
     def to_dict(self) -> dict[str, Any]:

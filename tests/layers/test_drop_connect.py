@@ -166,7 +166,7 @@ def test_the_inner_projection_of_attention_is_left_out():
 
 
 def test_a_pattern_that_matches_nothing_shows_the_names():
-    with pytest.raises(UserError, match=re.escape("none of the Linear or Conv2d layers: 0, 3.")):
+    with pytest.raises(UserError, match=re.escape("none of the 2 Linear or Conv2d layers: 0, 3.")):
         drop_connect(network(), 0.5, pattern="head")
 
 
