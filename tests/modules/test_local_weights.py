@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import ImageNetInfo
 
 from lightning_recipes.modules import ImageClassifier
-from lightning_recipes.preprocessing import Preprocessing, fit_geometry
+from lightning_recipes.preprocessing import Normalization, Preprocessing, fit_geometry
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET
@@ -31,7 +31,7 @@ def photographs(imagenet):
         fit_geometry(torch.tensor(image).permute(2, 0, 1), 224, 0.875)
         for image in load_sample_images().images
     ]
-    return Preprocessing(3, 224, 0.875, mean, std).normalize(torch.stack(cut))
+    return Preprocessing(3, 224, 0.875, Normalization(mean, std)).normalize(torch.stack(cut))
 
 
 @pytest.fixture
