@@ -1,6 +1,29 @@
 """What each regulariser gives on a small training set, one at a time, against nothing at all.
 
-RESULT
+Result (200 training images of Fashion-MNIST, test_resnet at 32 x 32, 40 epochs, AdamW; test split; mean of n = 3 seeds,
+and the mean of the paired differences):
+
+                                          accuracy, %    difference     NLL    difference
+    nothing                                  72.20                     0.861
+    weight decay 0.05                        72.00         -0.19       0.863      +0.002
+    L1, 1e-5                                 71.88         -0.32       0.866      +0.005
+    L1, 1e-4                                 70.84         -1.36       0.904      +0.043
+    elastic net, 1e-4 and 1e-4               70.77         -1.42       0.906      +0.045
+    max-norm 3                               72.20          0          0.861       0
+    max-norm 1                               71.94         -0.26       0.874      +0.013
+    dropout 0.5 before the head              71.92         -0.28       0.837      -0.024
+    DropConnect 0.5, head                    71.78         -0.42       0.858      -0.003
+    DropConnect 0.1, all layers              69.91         -2.29       0.843      -0.019
+    fractional pooling 1/sqrt 2, averaged    71.60         -0.59       0.858      -0.003
+    fractional pooling 1/sqrt 2, fixed       70.91         -1.29       0.888      +0.026
+    fractional pooling, sizes kept           72.08         -0.12       0.881      +0.019
+    stochastic depth 0.2                     71.83         -0.36       0.874      +0.012
+    label smoothing 0.1                      70.96         -1.24       0.976      +0.115
+    light augmentation                       72.01         -0.19       0.820      -0.041
+    decay, smoothing and light augmentation  72.39         +0.19       0.819      -0.042
+
+On so few images and so small a network none of them raises the accuracy visibly; light augmentation and dropout lower
+the NLL. Standard deviations are in results/regularisation.csv. AMD EPYC, 2 cores, one thread.
 
     python benchmarks/regularisation.py
 """

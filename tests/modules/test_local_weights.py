@@ -47,7 +47,7 @@ def test_imagenet_weights_name_what_is_on_a_photograph(imagenet, photographs, to
     (line,) = told
     assert line.startswith(f"Loaded 296 of 296 tensors from {imagenet} in order")
     assert "fresh" not in line
-    assert model.normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert model.normalization == Normalization((0.5,) * 3, (0.5,) * 3)
     with torch.no_grad():
         named = model.predict_step(photographs).argmax(1)
     info = ImageNetInfo()
@@ -62,7 +62,7 @@ def test_one_channel_gives_the_features_of_the_grey_image_three_times(imagenet, 
         torch.testing.assert_close(
             one.backbone(grey), three.backbone(grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3
         )  # 50 layers in float32, the first summed in another order
-    assert one.normalization == ((0.5,), (0.5,))
+    assert one.normalization == Normalization((0.5,), (0.5,))
 
 
 def test_a_head_for_other_classes_is_fresh_and_said_so(imagenet, told):

@@ -169,8 +169,7 @@ def test_images_are_normalised_as_in_pretraining(tmp_path):
     advise_transfer(model, data)
     data.trainer = Trainer(**QUIET)
     data.trainer.strategy._lightning_module = model
-    mean, _ = model.normalization
-    assert data.preprocessing.mean == mean
+    assert data.preprocessing.normalization == model.normalization
     assert extract(model.backbone, data.val_dataloader())[0].isfinite().all()
 
 
