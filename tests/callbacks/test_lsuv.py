@@ -146,6 +146,9 @@ def test_a_layer_that_cannot_be_scaled_ends_the_fit_and_leaves_the_weights():
 
 def test_works_with_the_classifier_and_mixed_precision():
     class Noted(LSUV):
+        def forward_batch(self, pl_module, batch):
+            self.kind = pl_module(batch[0]).dtype
+
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 0:
                 self.first = copy.deepcopy(pl_module.state_dict()), batch[0].clone()
@@ -156,6 +159,7 @@ def test_works_with_the_classifier_and_mixed_precision():
     images = torch.randn(32, 1, 32, 32)
     data = DataLoader(TensorDataset(images, torch.randint(4, (32,))), batch_size=32)
     fit(model, [callback], epochs=1, loaders=(data, data), precision="bf16-mixed")
+    assert callback.kind == torch.bfloat16
     state, first = callback.first
     assert torch.equal(state["head.weight"], head)
     assert all(name.startswith("backbone.") for name in callback.stds)

@@ -92,8 +92,23 @@ def test_equal_weights_become_equal_ones_and_others_others():
     assert not torch.allclose(models[0][0].weight.abs(), models[0][2].weight.abs(), atol=1e-2)
 
 
+def test_layers_of_equal_weights_become_different_ones():
+    model = deep()
+    for part in model:
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.weight)
+    lsuv(model, batch())
+    first, second = (model[i].weight / model[i].weight.norm() for i in (0, 2))
+    assert not torch.allclose(first, second, atol=1e-2)
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
 def test_leaves_modes_buffers_hooks_and_random_numbers_as_they_were():
-    model = deep(norm=True)
+    model = deep(norm=True).append(Noise())
     model[1].eval()
     model(batch())
     modes = [part.training for part in model.modules()]
