@@ -23,7 +23,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from lightning_recipes import EMA, ExactResume, FineTuning, ImageClassifier
+from lightning_recipes import EMA, SWA, ExactResume, FineTuning, ImageClassifier
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.transfer import PolicyName
 from lightning_recipes.utils.errors import UserError
@@ -42,6 +42,10 @@ def watched(module, callback, *callbacks, **options):
     witness = Witness()
     fit(module, [callback, *callbacks, witness], **{"epochs": 4, **options})
     return witness
+
+
+def norms_of(module):
+    return [(n, part) for n, part in module.net.named_modules() if isinstance(part, nn.BatchNorm1d)]
 
 
 # What learns when
@@ -409,6 +413,23 @@ def test_an_average_over_the_switch(order):
     fit(module, callbacks, epochs=3)
     assert average.n_averaged == 12
     assert len(moved(start, module.state_dict(), "backbone")) == len(module.backbone.state_dict())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("policy", "still"), [("linear_probe", 4), ("gradual_unfreeze", 2), ("probe_then_finetune", 0)]
+)
+def test_an_average_whose_statistics_are_measured_anew(order, policy, still):
+    """`SWA` measures those of the norms that learn by then, and leaves those of the others as they are."""
+    module = transfer()
+    for _, part in norms_of(module):
+        part.running_var.fill_(1e6)
+    callbacks = [FineTuning(policy, probe_epochs=2), SWA(1, anneal="none")]
+    fit(module, callbacks[::order], epochs=3)
+    kept = [name for name, part in norms_of(module) if part.running_var.eq(1e6).all()]
+    assert kept == [name for name, _ in norms_of(module)][:still]
+    for name, part in norms_of(module):
+        assert name in kept or part.running_var.max() < 100  # of what was before, nothing is left
 
 
 def test_a_fit_leaves_no_trace_on_the_module():
