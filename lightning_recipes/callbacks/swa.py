@@ -93,7 +93,7 @@ class SWA(AveragedWeights):
         self._before = 0  # optimizer steps before it
         self._epoch_done = -1
         self._norms: list[_NormBase] = []
-        self._measures = True
+        self._measures, self._looked = True, False
         self._stale = False  # whether BatchNorm's statistics are of earlier weights
 
     @property
@@ -122,7 +122,7 @@ class SWA(AveragedWeights):
                 f"`start={self.start}` is a fraction of a run that has no end. Set `max_epochs` or "
                 "`max_steps`, or give `start` in epochs."
             )
-        self._norms = tracking_norms(pl_module)
+        self._norms, self._looked = tracking_norms(pl_module), False
         self._measures = self._can_forward(pl_module)
         if self._norms and self.refresh_batches and not self._measures:
             rank_zero_warn(
@@ -148,8 +148,8 @@ class SWA(AveragedWeights):
         batch_idx: int,
     ) -> None:
         """Set the learning rate, once averaging has begun."""
-        if batch_idx == 0:  # others may have frozen or thawed layers since the last epoch
-            self._norms = tracking_norms(pl_module)
+        if batch_idx == 0 or not self._looked:  # others freeze and thaw layers when an epoch begins
+            self._norms, self._looked = tracking_norms(pl_module), True
         self._done, self._before = fraction_done(trainer), self.steps
         if self.anneal == "none" or not self._averaging(trainer):
             return

@@ -432,6 +432,17 @@ def test_an_average_whose_statistics_are_measured_anew(order, policy, still):
         assert name in kept or part.running_var.max() < 100  # of what was before, nothing is left
 
 
+def test_an_average_that_is_resumed_within_an_epoch_leaves_frozen_norms_alone(tmp_path):
+    keep = ModelCheckpoint(tmp_path, save_top_k=-1, every_n_train_steps=3)
+    module = transfer()
+    for path in (None, *(tmp_path / f"epoch={n // 4}-step={n}.ckpt" for n in (3, 6, 9))):
+        for _, part in norms_of(module):
+            part.running_var.fill_(1e6)
+        callbacks = [SWA(0, anneal="none"), FineTuning("linear_probe"), ExactResume(), keep]
+        fit(module, callbacks, path=path, enable_checkpointing=True)
+        assert all(part.running_var.eq(1e6).all() for _, part in norms_of(module))
+
+
 def test_a_fit_leaves_no_trace_on_the_module():
     module = transfer()
     module.backbone.stages[2][3].eval()
