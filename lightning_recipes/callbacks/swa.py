@@ -93,6 +93,7 @@ class SWA(AveragedWeights):
         self._before = 0  # optimizer steps before it
         self._epoch_done = -1
         self._norms: list[_NormBase] = []
+        self._measures, self._looked = True, False
         self._stale = False  # whether BatchNorm's statistics are of earlier weights
 
     @property
@@ -121,13 +122,13 @@ class SWA(AveragedWeights):
                 f"`start={self.start}` is a fraction of a run that has no end. Set `max_epochs` or "
                 "`max_steps`, or give `start` in epochs."
             )
-        self._norms = tracking_norms(pl_module)
-        if self._norms and self.refresh_batches and not self._can_forward(pl_module):
+        self._norms, self._looked = tracking_norms(pl_module), False
+        self._measures = self._can_forward(pl_module)
+        if self._norms and self.refresh_batches and not self._measures:
             rank_zero_warn(
                 f"{type(pl_module).__name__} has BatchNorm but no `forward`: its statistics are averaged "
                 "instead of measured anew. Give it a `forward`, or override `SWA.forward_batch`."
             )
-            self._norms = []
         self._initial = self._initial or initial_rates(trainer)
 
     def _can_forward(self, pl_module: LightningModule) -> bool:
@@ -147,6 +148,8 @@ class SWA(AveragedWeights):
         batch_idx: int,
     ) -> None:
         """Set the learning rate, once averaging has begun."""
+        if batch_idx == 0 or not self._looked:  # others freeze and thaw layers when an epoch begins
+            self._norms, self._looked = tracking_norms(pl_module), True
         self._done, self._before = fraction_done(trainer), self.steps
         if self.anneal == "none" or not self._averaging(trainer):
             return
@@ -206,7 +209,7 @@ class SWA(AveragedWeights):
     @torch.no_grad()
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure BatchNorm's statistics for the average, over training batches."""
-        if not self._stale or not self._norms or not self.refresh_batches:
+        if not self._stale or not self._norms or not self.refresh_batches or not self._measures:
             return
         plugin, strategy = trainer.precision_plugin, trainer.strategy
         with (

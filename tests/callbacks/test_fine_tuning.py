@@ -23,7 +23,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from lightning_recipes import EMA, ExactResume, FineTuning, ImageClassifier
+from lightning_recipes import EMA, SWA, ExactResume, FineTuning, ImageClassifier
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.transfer import PolicyName
 from lightning_recipes.utils.errors import UserError
@@ -42,6 +42,10 @@ def watched(module, callback, *callbacks, **options):
     witness = Witness()
     fit(module, [callback, *callbacks, witness], **{"epochs": 4, **options})
     return witness
+
+
+def norms_of(module):
+    return [(n, part) for n, part in module.net.named_modules() if isinstance(part, nn.BatchNorm1d)]
 
 
 # What learns when
@@ -409,6 +413,34 @@ def test_an_average_over_the_switch(order):
     fit(module, callbacks, epochs=3)
     assert average.n_averaged == 12
     assert len(moved(start, module.state_dict(), "backbone")) == len(module.backbone.state_dict())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("policy", "still"), [("linear_probe", 4), ("gradual_unfreeze", 2), ("probe_then_finetune", 0)]
+)
+def test_an_average_whose_statistics_are_measured_anew(order, policy, still):
+    """`SWA` measures those of the norms that learn by then, and leaves those of the others as they are."""
+    module = transfer()
+    for _, part in norms_of(module):
+        part.running_var.fill_(1e6)
+    callbacks = [FineTuning(policy, probe_epochs=2), SWA(1, anneal="none")]
+    fit(module, callbacks[::order], epochs=3)
+    kept = [name for name, part in norms_of(module) if part.running_var.eq(1e6).all()]
+    assert kept == [name for name, _ in norms_of(module)][:still]
+    for name, part in norms_of(module):
+        assert name in kept or part.running_var.max() < 100  # of what was before, nothing is left
+
+
+def test_an_average_that_is_resumed_within_an_epoch_leaves_frozen_norms_alone(tmp_path):
+    keep = ModelCheckpoint(tmp_path, save_top_k=-1, every_n_train_steps=3)
+    module = transfer()
+    for path in (None, *(tmp_path / f"epoch={n // 4}-step={n}.ckpt" for n in (3, 6, 9))):
+        for _, part in norms_of(module):
+            part.running_var.fill_(1e6)
+        callbacks = [SWA(0, anneal="none"), FineTuning("linear_probe"), ExactResume(), keep]
+        fit(module, callbacks, path=path, enable_checkpointing=True)
+        assert all(part.running_var.eq(1e6).all() for _, part in norms_of(module))
 
 
 def test_a_fit_leaves_no_trace_on_the_module():
