@@ -1,7 +1,7 @@
 """What each regulariser gives on a small training set, one at a time, against nothing at all.
 
-Result (200 training images of Fashion-MNIST, test_resnet at 32 x 32, 40 epochs, AdamW; test split; mean of n = 3 seeds,
-and the mean of the paired differences):
+Result (200 training images of Fashion-MNIST, test_resnet at 32 x 32, 40 epochs, AdamW; test split; mean of
+n = 3 seeds, and of the paired differences):
 
                                           accuracy, %    difference     NLL    difference
     nothing                                  72.20                     0.861
@@ -22,8 +22,8 @@ and the mean of the paired differences):
     light augmentation                       72.01         -0.19       0.820      -0.041
     decay, smoothing and light augmentation  72.39         +0.19       0.819      -0.042
 
-On so few images and so small a network none of them raises the accuracy visibly; light augmentation and dropout lower
-the NLL. Standard deviations are in results/regularisation.csv. AMD EPYC, 2 cores, one thread.
+On so few images and so small a network none of them raises the accuracy visibly; augmentation and dropout
+lower the NLL. Standard deviations are in results/regularisation.csv. AMD EPYC, 2 cores, one thread.
 
     python benchmarks/regularisation.py
 """

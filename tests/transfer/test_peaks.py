@@ -41,8 +41,6 @@ SCHEDULERS = {
     ),
     "ChainedScheduler": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 4), S.ExponentialLR(o, 0.9)]),
     **{f"our {s}": lambda o, s=s: Schedule(o, STEPS, shape=s, epochs=100) for s in SHAPES},
-        f"our {shape}": lambda o, shape=shape: Schedule(o, STEPS, shape=shape, epochs=100) for shape in SHAPES
-    },
     "our cosine behind a warm-up": lambda o: Schedule(o, STEPS, shape="cosine", warmup=0.3),
 }
 
