@@ -1,29 +1,36 @@
 """What each regulariser gives on a small training set, one at a time, against nothing at all.
 
-Result (200 training images of Fashion-MNIST, test_resnet at 32 x 32, 40 epochs, AdamW; test split; mean of
-n = 3 seeds, and of the paired differences):
+Result (mean ± sd over 3 seeds, each with its own 20 images a class; test split, 10,000 images; accuracy %,
+NLL nats; at the right, differences to "nothing" with the same seed):
 
-                                          accuracy, %    difference     NLL    difference
-    nothing                                  72.20                     0.861
-    weight decay 0.05                        72.00         -0.19       0.863      +0.002
-    L1, 1e-5                                 71.88         -0.32       0.866      +0.005
-    L1, 1e-4                                 70.84         -1.36       0.904      +0.043
-    elastic net, 1e-4 and 1e-4               70.77         -1.42       0.906      +0.045
-    max-norm 3                               72.20          0          0.861       0
-    max-norm 1                               71.94         -0.26       0.874      +0.013
-    dropout 0.5 before the head              71.92         -0.28       0.837      -0.024
-    DropConnect 0.5, head                    71.78         -0.42       0.858      -0.003
-    DropConnect 0.1, all layers              69.91         -2.29       0.843      -0.019
-    fractional pooling 1/sqrt 2, averaged    71.60         -0.59       0.858      -0.003
-    fractional pooling 1/sqrt 2, fixed       70.91         -1.29       0.888      +0.026
-    fractional pooling, sizes kept           72.08         -0.12       0.881      +0.019
-    stochastic depth 0.2                     71.83         -0.36       0.874      +0.012
-    label smoothing 0.1                      70.96         -1.24       0.976      +0.115
-    light augmentation                       72.01         -0.19       0.820      -0.041
-    decay, smoothing and light augmentation  72.39         +0.19       0.819      -0.042
+    nothing                                   72.2 ± 0.7   0.861 ± 0.020
+    weight decay 0.05                         72.0 ± 0.7   0.863 ± 0.025   -0.2 ± 0.1   +0.002 ± 0.005
+    L1, 1e-5                                  71.9 ± 0.7   0.866 ± 0.018   -0.3 ± 0.0   +0.005 ± 0.002
+    L1, 1e-4                                  70.8 ± 1.0   0.904 ± 0.026   -1.4 ± 0.4   +0.043 ± 0.007
+    elastic net, 1e-4 and 1e-4                70.8 ± 0.8   0.906 ± 0.020   -1.4 ± 0.1   +0.045 ± 0.004
+    max-norm 3                                72.2 ± 0.7   0.861 ± 0.020      0 ± 0         0 ± 0
+    max-norm 1                                71.9 ± 0.8   0.874 ± 0.025   -0.3 ± 0.1   +0.013 ± 0.020
+    dropout 0.5 before the head               71.9 ± 0.9   0.837 ± 0.017   -0.3 ± 0.5   -0.024 ± 0.018
+    DropConnect 0.5, head                     71.8 ± 0.6   0.858 ± 0.021   -0.4 ± 0.2   -0.003 ± 0.017
+    DropConnect 0.1, all layers               69.9 ± 2.1   0.843 ± 0.069   -2.3 ± 1.7   -0.019 ± 0.072
+    fractional pooling 1/√2, averaged         71.6 ± 0.7   0.858 ± 0.016   -0.6 ± 0.1   -0.003 ± 0.013
+    fractional pooling 1/√2, fixed            70.9 ± 0.9   0.888 ± 0.018   -1.3 ± 0.4   +0.026 ± 0.017
+    fractional pooling, sizes kept            72.1 ± 0.9   0.881 ± 0.031   -0.1 ± 0.6   +0.019 ± 0.035
+    stochastic depth 0.2                      71.8 ± 0.9   0.874 ± 0.023   -0.4 ± 0.2   +0.012 ± 0.004
+    label smoothing 0.1                       71.0 ± 0.7   0.976 ± 0.024   -1.2 ± 0.4   +0.115 ± 0.005
+    light augmentation                        72.0 ± 0.7   0.820 ± 0.003   -0.2 ± 0.1   -0.041 ± 0.017
+    decay, smoothing and light augmentation   72.4 ± 0.8   0.819 ± 0.014   +0.2 ± 0.2   -0.042 ± 0.016
 
-On so few images and so small a network none of them raises the accuracy visibly; augmentation and dropout
-lower the NLL. Standard deviations are in results/regularisation.csv. AMD EPYC, 2 cores, one thread.
+No regulariser alone raised the accuracy here, and only light augmentation and dropout lowered the NLL by
+more than its spread. The runs are short (240 steps): longer ones, or other rates, may rank them otherwise.
+Max-norm 3 was never reached. Of fractional pooling, averaged regions are better than fixed ones in every
+seed (0.3 to 1.2 points; the training is the same). Each setting was written down before the runs and none
+was tuned: one setting is no verdict on a method. Three seeds say little about differences below a point.
+
+All: test_resnet (0.37 million parameters) at 32 x 32, no augmentation, batches of 32, 40 epochs; AdamW with a
+rate of 2e-3, decay 0 and the schedule of `ImageClassifier`. AMD EPYC, 2 cores, one thread; python 3.11.7,
+torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/regularisation.csv, whose values are means with standard
+deviations.
 
     python benchmarks/regularisation.py
 """

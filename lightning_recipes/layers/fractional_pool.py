@@ -22,9 +22,9 @@ class FractionalPool(nn.Module):
     :math:`\alpha = (s - k) / (n - 1)`, the last one at s − k. While training each image and channel draws its
     own u for each axis, from torch's generator. In evaluation the same input gives the same output:
 
-    - `fixed`: u = 1/2 for all;
     - `average`: the mean over `passes` points u, spread evenly over the unit square, which tends to the mean
-      over the training's regions as `passes` grows, and costs `passes` times as much.
+      over the training's regions as `passes` grows, and costs `passes` times as much;
+    - `fixed`: u = 1/2 for all.
 
     `nn.FractionalMaxPool2d` stays random in evaluation. Where α is whole, u has no effect: a window of 2 that
     halves an even side is not random at all.
@@ -33,7 +33,7 @@ class FractionalPool(nn.Module):
         kernel_size: Side of the regions, k; of one axis each, or of both.
         ratio: Output over input side, in (0, 1); the output has ⌊ratio · s⌋ pixels. None: as many as the
             pool in `replaced` gives.
-        evaluate: `fixed` or `average`.
+        evaluate: `average` or `fixed`.
         passes: Points of `average`.
         replaced: The pool whose place this takes.
 
@@ -52,7 +52,7 @@ class FractionalPool(nn.Module):
         kernel_size: int | tuple[int, int] = 2,
         *,
         ratio: float | None = 2**-0.5,
-        evaluate: Evaluation = "fixed",
+        evaluate: Evaluation = "average",
         passes: int = 16,
         replaced: nn.MaxPool2d | None = None,
     ) -> None:
@@ -122,7 +122,7 @@ def swap_max_pools(
     module: nn.Module,
     *,
     ratio: float | None = 2**-0.5,
-    evaluate: Evaluation = "fixed",
+    evaluate: Evaluation = "average",
     passes: int = 16,
 ) -> list[str]:
     """Put a `FractionalPool` in the place of every max pool that shrinks; its regions keep the pool's size.
@@ -135,7 +135,7 @@ def swap_max_pools(
         module: Is changed.
         ratio: Output over input side, in (0, 1): 1/√2 is the paper's. None keeps the sizes, with regions of
             less freedom, and of none where a window of 2 halves an even side.
-        evaluate: Regions in evaluation: `fixed`, or the `average` of several.
+        evaluate: Regions in evaluation: the `average` of several, or `fixed`.
         passes: How many `average` takes.
 
     Returns:

@@ -192,7 +192,7 @@ def test_the_host_does_not_wait_for_a_step_that_is_not_logged():
 
 
 def test_a_pattern_that_matches_nothing_shows_the_names():
-    says = "`pattern` 'head.*' matches none of the weights: net.0.weight, net.2.weight."
+    says = "`pattern` 'head.*' matches none of the 2 weights: net.0.weight, net.2.weight."
     with pytest.raises(UserError, match=re.escape(says)):
         fit(net(), [WeightPenalty(pattern="head.*")])
 
