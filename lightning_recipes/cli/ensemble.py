@@ -187,6 +187,8 @@ def _data_config(path: Path) -> dict[str, Any] | None:
         reason = " ".join(str(error).split())
         raise UserError(f"`--config` {path} cannot be read: {reason}. Give a run's config.yaml.") from error
     found = config.get("data") if isinstance(config, dict) else None
+    if isinstance(found, dict) and str(found.get("class_path")).endswith("CachedFeatures"):
+        found = (found.get("init_args") or {}).get("data")  # members take images
     return found if isinstance(found, dict) else None
 
 

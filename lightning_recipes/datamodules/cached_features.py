@@ -113,7 +113,9 @@ class CachedFeatures(LightningDataModule):
         backbone = getattr(module, self.features_of, None)
         if backbone is None:
             raise UserError(f"{type(module).__name__} has no `backbone` whose features could be cached.")
-        features, targets = extract(backbone, images, device=module.device)
+        plugin = trainer.precision_plugin
+        with plugin.forward_context():
+            features, targets = extract(backbone, map(plugin.convert_input, images), device=module.device)
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
             seen = torch.cat([indices for indices, *_ in images.sampler])  # the images of this process

@@ -74,6 +74,15 @@ def test_its_checkpoint_serves_every_command(run, probed, folder):
     assert {row["class"] for row in rows} <= {str(digit) for digit in range(10)}
 
 
+def test_its_checkpoints_are_pooled(run, probed):
+    status, out, err = run(
+        "ensemble", probed / "best.ckpt", probed / "last.ckpt", "--output", "ensemble.ckpt"
+    )
+    assert status == 0, err
+    assert Path("ensemble.ckpt").is_file()
+    assert "test split" in out
+
+
 def test_a_probe_goes_on_by_its_own_config(run, probed):
     more = (
         "--config",

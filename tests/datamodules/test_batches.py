@@ -212,3 +212,21 @@ def test_a_state_of_another_epoch_is_none_of_this_one():
     resumed = MemoryLoader(torch.zeros(8, 1, 16, 16, dtype=torch.uint8), torch.arange(8), plan, PREPROCESSING)
     resumed.load_state_dict({"epoch": 4, "batch": 1})
     assert len(list(resumed)) == 2
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_loader_of_the_same_images_can_have_another_plan(in_memory):
+    images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).expand(12, 1, 16, 16).contiguous()
+    targets, plan = torch.arange(12), BatchPlan(12, 5, shuffle=False)
+    if in_memory:
+        loader = MemoryLoader(images, targets, plan, PREPROCESSING)
+    else:
+        loader = DecodingLoader(Samples(images, targets, ArrayReader(1)), plan, PREPROCESSING)
+    first = iter(loader)
+    assert next(first)[1].tolist() == [0, 1, 2, 3, 4]
+    other = BatchPlan(12, 4, shuffle=True, seed=3)
+    found = [y.tolist() for _, y in loader.independent(other)]
+    assert found == indices(BatchPlan(12, 4, shuffle=True, seed=3))
+    assert [y.tolist() for _, y in first] == [[5, 6, 7, 8, 9], [10, 11]]
+    assert loader.sampler is plan
+    assert [len(y) for _, y in loader.independent()] == [5, 5, 2]

@@ -147,10 +147,17 @@ def test_a_resumed_run_takes_the_features_of_the_restored_backbone(every, tmp_pa
         assert same(dict(other.state_dict()), dict(model.state_dict())), path.name
 
 
-def test_half_precision_on_the_cpu():
-    model = probe()
-    trainer = fit(model, data(), precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["val/loss"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_the_backbone_runs_in_the_precision_of_the_run(precision):
+    ends = []
+    for cached in (True, False):
+        model = probe()
+        trainer = fit(model, data(cached=cached), precision=precision)
+        ends.append({**head(model), "loss": trainer.callback_metrics["val/loss"]})
+        assert ends[-1]["weight"].dtype == (torch.float32 if "mixed" in precision else model.dtype)
+    # 8 bits of mantissa, or features kept in float32
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} if precision == "64-true" else {"rtol": 3e-2, "atol": 3e-3}
+    torch.testing.assert_close(*ends, **tolerance)
 
 
 @pytest.mark.parametrize("policy", ["finetune", "probe_then_finetune", "gradual_unfreeze", "scratch"])

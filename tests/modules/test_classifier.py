@@ -59,6 +59,14 @@ def test_the_head_is_the_backbone_s_own():
     torch.testing.assert_close(model(images), whole(images))
 
 
+def test_features_take_the_place_of_images():
+    model = small().eval()
+    images = torch.randn(2, 1, 32, 32)
+    features = model.backbone(images)
+    assert torch.equal(model(features), model(images))
+    assert torch.equal(model(features), model.head(features))
+
+
 def test_image_size_is_handed_to_architectures_that_need_it():
     model = ImageClassifier("vit_tiny_patch16_224", num_classes=3, image_size=96)
     assert model.backbone.patch_embed.img_size == (96, 96)

@@ -177,8 +177,8 @@ def test_without_statistics_the_probes_tell(tmp_path, monkeypatch):
     found = {}
     monkeypatch.setattr(recipe, "probe_accuracies", lambda *_: found)
     model, data = pretrained(tmp_path, "test_vit"), Few(limit_per_class=6)
-    n = 51  # validation images: two standard errors of the difference are about 0.19 at one half
-    for last, similar in ((0.5, True), (0.45, True), (0.25, False)):
+    n = 51  # validation images: two standard errors of the difference are about 0.19
+    for last, similar in ((0.5, True), (0.35, True), (0.25, False)):
         found.update({"blocks.4": 0.5, "blocks.5": last})
         report = advise_transfer(model, data)
         assert report.advice.distance is None

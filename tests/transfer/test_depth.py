@@ -60,6 +60,10 @@ def test_the_stages_of_a_resnet_are_its_own():
     assert found.stage("layer3.0.conv1") == 3
 
 
+def test_a_part_of_several_stages_begins_with_the_first():
+    assert depths(net("test_vit")).stage("blocks") == 1
+
+
 @pytest.mark.parametrize("number", [0, 2, 5])
 def test_a_number_of_stages_is_one(number):
     assert depths(net("test_resnet")).stage(number) == number
