@@ -50,7 +50,7 @@ def _print(measured: dict[str, list[float]], width: int, difference: float | Non
         rows.append([name, *(f"{value:.2f}" for value in measured[name]), "measured"])
         if difference is not None:
             rows.append(["", *(f"{value:.2f}" for value in case.stds), "handbook"])
-    notes = [f"width {width}, {BATCH} standard-normal inputs, one draw of the weights"]
+    notes = [f"width {width}, {BATCH} standard-normal inputs, each with weights of its own"]
     if difference is None:
         notes.append(f"the handbook's figures are of width {WIDTH}")
     else:
