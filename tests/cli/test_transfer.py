@@ -138,7 +138,7 @@ def test_says_what_is_wrong_with_cached_features(run, bare, arguments, says):
         (["backbone_scale", "some"], "`--trainer.callbacks.backbone_scale` must be float, got some"),
         (
             ["polic", "finetune"],
-            "There is no argument `--trainer.callbacks.polic` here. Did you mean `policy`?",
+            "There is no argument `--trainer.callbacks.polic` here. Did you mean `policy`",
         ),
         (["backbone_scale", "0"], "`backbone_scale` must be above 0, got 0.0"),
         (["freeze_until", "9"], "`freeze_until` must lie in 0..5, the stages of the backbone (conv1, layer1"),

@@ -329,7 +329,7 @@ def test_a_checkpoint_is_enough_to_predict(data, tmp_path):
 def test_a_checkpoint_of_pretrained_weights_fetches_none(tmp_path):
     torch.save(timm.create_model("test_resnet", num_classes=3, in_chans=1).state_dict(), tmp_path / "w.pth")
     model = small(weights=str(tmp_path / "w.pth"))
-    trainer = fit(model, DigitsThree())
+    trainer = fit(model, ThreeClasses())
     assert trainer.datamodule.preprocessing.normalization.mean == (0.5,)  # the backbone's, not the digits'
     trainer.save_checkpoint(tmp_path / "whole.ckpt")
     (tmp_path / "w.pth").unlink()
@@ -340,7 +340,7 @@ def test_a_checkpoint_of_pretrained_weights_fetches_none(tmp_path):
 def test_a_checkpoint_s_normalisation_goes_before_one_fitted_anew(data, tmp_path):
     trainer = fit(small(), data)
     trainer.save_checkpoint(tmp_path / "whole.ckpt")
-    other = DigitsThree()
+    other = ThreeClasses()
     again = Trainer(**QUIET)
     again.test(small(), datamodule=other, ckpt_path=tmp_path / "whole.ckpt", verbose=False)
     assert other.preprocessing.normalization.mean == data.preprocessing.normalization.mean
@@ -363,7 +363,7 @@ def test_trainer_predict_gives_probabilities_on_both_paths(folder):
         torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
 
 
-class DigitsThree(DigitsDataModule):
+class ThreeClasses(DigitsDataModule):
     """The digits 0 to 2."""
 
     class_names = ["0", "1", "2"]  # noqa: RUF012
