@@ -50,7 +50,14 @@ import torch
 from _common import fashion_mnist, machine, versions, write
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from lightning_recipes import ImageClassifier, MaxNorm, TorchvisionDataModule, WeightPenalty
+from lightning_recipes import (
+    Augmentation,
+    ImageClassifier,
+    MaxNorm,
+    Mixing,
+    TorchvisionDataModule,
+    WeightPenalty,
+)
 from lightning_recipes.layers.drop_connect import drop_connect
 from lightning_recipes.layers.fractional_pool import swap_max_pools
 from lightning_recipes.scores import accuracy, nll
@@ -99,6 +106,10 @@ CASES = {
     ),
     "stochastic depth 0.2": Case(model={"drop_path_rate": 0.2}),
     "label smoothing 0.1": Case(model={"label_smoothing": 0.1}),
+    "mixup 0.2": Case(data={"mix": Mixing(mixup=0.2)}),
+    "cutmix 1": Case(data={"mix": Mixing(cutmix=1.0)}),
+    "cutout of half the side": Case(data={"augment": Augmentation(cutout=0.5)}),
+    "lighting 0.1": Case(data={"augment": Augmentation(lighting=0.1)}),
     "light augmentation": Case(data=LIGHT),
     "decay, smoothing and light augmentation": Case({"label_smoothing": 0.1}, LIGHT, decay=0.05),
 }
