@@ -1,10 +1,5 @@
 """`WeightAverage`: what it averages, where it lies, and that nothing of the module is lost."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -12,8 +7,7 @@ from torch import nn
 from lightning_recipes.averaging import WeightAverage, decay_of_half_life, warmed_decay
 from lightning_recipes.utils.errors import UserError
 from lightning_recipes.utils.tensors import tensors_of
-
-ROOT = Path(__file__).parents[1]
+from tests.processes import run_module
 
 
 class Mixed(nn.Module):
@@ -241,10 +235,8 @@ def test_a_long_run_reaches_the_decay_that_is_asked_for():
 @pytest.mark.slow
 def test_sharded_weights_are_averaged_on_two_processes(tmp_path):
     """Fully sharded, then resumed: as one process, and as a run that was not cut off. See `sharded_run`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for command in (["whole"], ["rest", str(tmp_path / "whole" / "epoch=1.ckpt")]):
-        arguments = [sys.executable, "-m", "tests.sharded_run", str(tmp_path), *command]
-        done = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True)
+    for command in (["whole"], ["rest", tmp_path / "whole" / "epoch=1.ckpt"]):
+        done = run_module("tests.sharded_run", tmp_path, *command)
         assert done.returncode == 0, done.stderr
     whole, rest, one = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "rest", "one")

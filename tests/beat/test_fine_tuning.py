@@ -1,10 +1,5 @@
 """Freezing and fine-tuning: what goes wrong with Lightning's `BackboneFinetuning`, and not with ours."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,10 +9,9 @@ from lightning_recipes import FineTuning
 
 from ..callbacks.transferred import PARTS, Transfer, Witness, fit, moved, rates, transfer
 from ..contract.toys import same
+from ..processes import run_module
 from .finetuning_run import SIDES, Plain, probing
 from .toys import both
-
-ROOT = Path(__file__).parents[2]
 
 
 @both
@@ -111,9 +105,7 @@ def test_an_optimizer_over_all_parameters_serves(side):
 def pair(tmp_path_factory):
     """What two processes ended with: side to a state of each rank."""
     folder = tmp_path_factory.mktemp("pair")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.beat.finetuning_run", str(folder)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("tests.beat.finetuning_run", folder)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
     return {side: [rank[side] for rank in ranks] for side in SIDES}

@@ -1,10 +1,5 @@
 """`EMA` and `SWA` in a Trainer: when they begin and update, how they are saved, how they live together."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -17,8 +12,7 @@ from lightning_recipes import EMA, SWA, EarlyStoppingWithRestore, ExactResume, I
 from lightning_recipes.datamodules import DigitsDataModule
 from lightning_recipes.utils.errors import UserError
 from tests.beat.toys import QUIET, STEPS, Counter, TwoOptimizers, batches, fit, trainer
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import run_module
 
 
 def mean(values):
@@ -366,9 +360,7 @@ def test_the_refresh_draws_nothing_and_leaves_the_raw_statistics_alone():
 @pytest.mark.slow
 def test_two_processes_share_the_statistics(tmp_path):
     """Each measures its half of the data; both end with the mean. See `statistics_run`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.callbacks.statistics_run", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("tests.callbacks.statistics_run", tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first == second

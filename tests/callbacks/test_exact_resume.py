@@ -1,12 +1,8 @@
 """`ExactResume`: checkpoints of any moment, any loader, and what it says of what it cannot bring back."""
 
-import os
 import random
-import subprocess
-import sys
 import warnings
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_recipes import ExactResume
 from tests.beat.toys import trainer
 from tests.contract.toys import loader as fast_loader
+from tests.processes import run_module
 
-ROOT = Path(__file__).parents[2]
 NUMBERS = torch.arange(8.0).view(-1, 1)  # four batches of two
 
 
@@ -328,10 +324,8 @@ def test_two_runs_of_one_process_differ():
 @pytest.mark.parametrize("at", [4, 6])
 def test_each_of_two_processes_goes_on(at, tmp_path):
     """Between two epochs, and within one. See `resumed_run`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for arguments in (["whole"], ["rest", str(tmp_path / "whole" / f"step={at}.ckpt")]):
-        command = [sys.executable, "-m", "tests.callbacks.resumed_run", str(tmp_path), *arguments]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    for arguments in (["whole"], ["rest", tmp_path / "whole" / f"step={at}.ckpt"]):
+        done = run_module("tests.callbacks.resumed_run", tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
     journals = []
     for rank in (0, 1):

@@ -1,11 +1,7 @@
 """`FineTuning`: what learns when and how fast, what stands still, and runs that were cut off."""
 
-import os
 import re
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -30,10 +26,10 @@ from lightning_recipes.utils.errors import UserError
 
 from ..contract.test_contract import hooks
 from ..contract.toys import QUIET, same
+from ..processes import run_module
 from . import transfer_run
 from .transferred import PARTS, Backbone, Transfer, Witness, fit, moved, rates, transfer
 
-ROOT = Path(__file__).parents[2]
 POLICIES = get_args(PolicyName)
 
 
@@ -525,9 +521,7 @@ def test_a_run_that_is_resumed_for_longer_does_not_return_to_its_probe(tmp_path)
 
 @pytest.mark.slow
 def test_two_processes_agree_and_do_what_one_does(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.callbacks.transfer_run", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("tests.callbacks.transfer_run", tmp_path)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert same(ranks[0], ranks[1])

@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
@@ -10,15 +5,12 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning_recipes.callbacks import MaxNorm, WeightPenalty
 from lightning_recipes.callbacks.sharding import refuse_flat_shards
 from lightning_recipes.utils.errors import UserError
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import run_module
 
 
 @pytest.mark.slow
 def test_sharded_weights_are_penalised_and_bounded_as_whole_ones(tmp_path):
-    command = [sys.executable, "-m", "tests.callbacks.sharded_weights_run", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = run_module("tests.callbacks.sharded_weights_run", tmp_path)
     assert done.returncode == 0, done.stderr
     whole, sharded = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "sharded"))
     torch.testing.assert_close(sharded, whole, rtol=1e-4, atol=1e-6)  # the order of sums

@@ -1,7 +1,4 @@
-"""A fit on two processes (gloo): NAME FOLDER. Each rank leaves its state in FOLDER/rank-N.pt."""
-
-import sys
-from pathlib import Path
+"""A fit for two processes (gloo). Each leaves its state in FOLDER/rank-N.pt."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -10,9 +7,9 @@ from torch import nn
 from tests.contract.cases import make
 from tests.contract.toys import QUIET, Toy, loader, toy
 
-if __name__ == "__main__":
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    torch.set_num_threads(1)
+
+def run(name, folder):
+    """Fit, each process on its half of every batch."""
     callback, module = make(name), toy(Toy, nn.ReLU())
     options = {**QUIET, "devices": 2, "strategy": "ddp", "max_epochs": 3, "use_distributed_sampler": False}
     trainer = Trainer(**options, callbacks=[callback], default_root_dir=folder)

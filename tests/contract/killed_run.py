@@ -1,11 +1,9 @@
-"""A fit in a process of its own: NAME LOADER FOLDER KILL_AT CKPT. At step KILL_AT it kills itself (-9)."""
+"""A fit for a process of its own, which kills itself (-9) where it is told to."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -23,7 +21,7 @@ class Killer(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(name, kind, folder, kill_at, path):
+def run(name, kind, folder, kill_at=None, path=None):
     """Fit, with dropout, and checkpoints at each epoch's end ("ours") or within epochs ("noisy")."""
     exact = [] if name == "ExactResume" else [ExactResume()]
     when = {} if kind == "ours" else {"every_n_train_steps": 3}
@@ -33,15 +31,9 @@ def run(name, kind, folder, kill_at, path):
         toy(Toy),
         [make(name), *exact, Killer(kill_at), keep],
         epochs=4,
-        path=path or None,
+        path=path,
         loaders=loaders,
         enable_checkpointing=True,
         default_root_dir=folder,
     )
     trainer.save_checkpoint(Path(folder) / "final.ckpt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    name, kind, folder, kill_at, path = sys.argv[1:]
-    run(name, kind, Path(folder), int(kill_at), path)

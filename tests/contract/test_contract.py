@@ -2,12 +2,9 @@
 
 import contextlib
 import inspect
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning.pytorch
@@ -23,8 +20,9 @@ from lightning_recipes import callbacks
 from lightning_recipes.cli.train import RecipesCLI
 from lightning_recipes.utils.errors import UserError
 
+from ..processes import run_forked, run_pair
+from . import ddp_run, killed_run
 from .cases import CASES, class_of, make, make_other, settings
-from .killed_run import run
 from .toys import HOOKS, QUIET, Breaking, Manual, Skipping, Toy, close, fit, loader, same, toy
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +46,6 @@ def hooks(module):
         for key, hooks in vars(layer).items()
         if "hooks" in key and isinstance(hooks, dict)
     )
-
-
-def child(script, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", f"tests.contract.{script}", *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_every_public_callback_has_a_case():
@@ -110,12 +102,12 @@ def test_works_with(name, kind):
 def test_killed_and_resumed_equals_uninterrupted(name, kind, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     kill_at = random.Random(name + kind).randrange(5, 15)
-    done = child("killed_run", name, kind, cut, kill_at, "")
+    done = run_forked(killed_run.run, name, kind, cut, kill_at)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (cut / "final.ckpt").exists()
-    done = child("killed_run", name, kind, cut, -1, cut / "last.ckpt")
+    done = run_forked(killed_run.run, name, kind, cut, None, cut / "last.ckpt")
     assert done.returncode == 0, done.stderr
-    run(name, kind, whole, -1, None)
+    killed_run.run(name, kind, whole)
     resumed, expected = (torch.load(folder / "final.ckpt", weights_only=True) for folder in (cut, whole))
     for state in (resumed, expected):
         state.pop("loops")  # counts how often it was begun
@@ -201,7 +193,7 @@ def test_does_nothing_outside_fit(name, stage, tmp_path):
 def test_two_processes_agree_with_each_other_and_with_one(name, tmp_path):
     pair, single = tmp_path / "pair", tmp_path / "single"
     pair.mkdir()
-    done = child("ddp_run", name, pair)
+    done = run_pair(ddp_run.run, name, pair)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(pair / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
     assert same(ranks[0], ranks[1])

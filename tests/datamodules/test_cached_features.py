@@ -1,11 +1,7 @@
 """`CachedFeatures`: the same probe as on the images, for one pass of the backbone."""
 
-import os
 import re
-import subprocess
-import sys
 from math import ceil
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +13,8 @@ from lightning_recipes import CachedFeatures, ExactResume, ImageClassifier
 from lightning_recipes.utils.errors import UserError
 
 from ..contract.toys import QUIET, same
+from ..processes import run_module
 from .cached_run import Calls, Few, Marks, data, fit, head, probe
-
-ROOT = Path(__file__).parents[2]
 
 
 def attached(model=None, **options):
@@ -193,9 +188,7 @@ def test_it_says_of_the_images_what_their_datamodule_says():
 
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_do_what_one_does(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.datamodules.cached_run", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("tests.datamodules.cached_run", tmp_path)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, kind, classes in (("one label", Few, 10), ("marks", Marks, 2)):

@@ -1,8 +1,4 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer, seed_everything
@@ -10,8 +6,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning_recipes import ImageClassifier, ImageFolderDataModule
 
 from ..contract.toys import QUIET
-
-ROOT = Path(__file__).parents[2]
+from ..processes import run_module
 
 
 @pytest.mark.slow
@@ -25,16 +20,7 @@ def test_two_processes_report_what_one_does(folder, tmp_path):
     (expected,) = trainer.validate(model, datamodule=data, verbose=False)
     assert len(data.splits["val"]) % 2 == 1  # an odd number: a sampler that pads would count one image twice
 
-    command = [
-        sys.executable,
-        "-m",
-        "tests.modules.ddp_run",
-        tmp_path / "model.ckpt",
-        folder,
-        tmp_path / "out.json",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_module("tests.modules.ddp_run", tmp_path / "model.ckpt", folder, tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out.json").read_text())
     assert set(result) == {"val/loss", "val/acc", "val/f1", "val/auroc", "val/ece"}
