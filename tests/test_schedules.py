@@ -236,7 +236,7 @@ def test_a_run_without_a_drop_is_warned_of():
         ({"warmup": float("nan")}, "at least 0, got nan"),
         ({"shape": "cosine", "warmup": 1.0}, "in [0, 1), got 1.0"),
         ({"warmup": 5}, "in [0, 1), got 5. For a number of epochs or steps, set `warmup_unit`"),
-        ({"warmup": 10, "warmup_unit": "steps"}, "shorter than the run of 10 steps, got 10 steps. Shorten"),
+        ({"warmup": 10, "warmup_unit": "steps"}, "shorter than the run, 10 steps, got 10. Shorten"),
         ({"warmup": 2, "warmup_unit": "epochs", "epochs": 2}, "the run of 2 epochs, got 2 epochs"),
         ({"warmup": float("inf"), "warmup_unit": "steps"}, "got inf steps"),
         (

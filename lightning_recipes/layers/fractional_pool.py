@@ -160,9 +160,9 @@ def swap_max_pools(
         others = [
             f"{n} ({type(m).__name__})" for n, m in module.named_modules() if "Pool" in type(m).__name__
         ]
-        there = f"its pooling is {', '.join(others)}" if others else "nor any other pooling"
+        there = f"; its pooling is {', '.join(others)}" if others else ""
         raise UserError(
-            f"{type(module).__name__} has no `nn.MaxPool2d` that shrinks: {there}. Take a backbone that has, "
+            f"{type(module).__name__} has no `nn.MaxPool2d` that shrinks{there}. Take a backbone that has, "
             "such as resnet10t or vgg11, or leave fractional pooling out."
         )
     for parent, name, _, pool in found:

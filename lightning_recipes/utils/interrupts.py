@@ -13,6 +13,7 @@ class uninterrupted:
     For short blocks that would leave weights half exchanged. Outside the main thread, where Python delivers
     no signals, it does nothing.
 
+    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
     >>> try:
     ...     with uninterrupted():
     ...         signal.raise_signal(signal.SIGINT)
@@ -21,6 +22,7 @@ class uninterrupted:
     ...     print("then interrupted")
     whole
     then interrupted
+    >>> handler = signal.signal(signal.SIGINT, before)
     """
 
     def __enter__(self) -> None:

@@ -89,10 +89,10 @@ class RunLength:
             )
         length = warmup * self.steps_in(unit)
         if length >= self.steps:
-            whole = f"{self.epochs:g} epochs" if unit == "epochs" else f"{self.steps} steps"
+            whole = self.epochs if unit == "epochs" else self.steps
             raise UserError(
-                f"`warmup` must be shorter than the run of {whole}, got {warmup:g} {unit}. Shorten it, or "
-                "train longer."
+                f"`warmup` must be shorter than the run, {whole:g} {unit}, got {warmup:g}. Shorten it, or train "
+                "longer."
             )
         return min(round(length), self.steps - 1)
 

@@ -86,7 +86,7 @@ def test_a_picture_is_not_written_over_unasked(run):
         (["--shape", "cosin"], "got 'cosin'. Did you mean `cosine`?"),
         (
             ["--warmup", "200", "--warmup_unit", "epochs"],
-            "shorter than the run of 100 epochs, got 200 epochs",
+            "shorter than the run, 100 epochs, got 200",
         ),
         (["--shape", "step", "--epochs", "null"], "how many the run has is not known"),
         (["--gama", "1"], "There is no argument `--gama`. Did you mean `--gamma`"),
@@ -133,7 +133,7 @@ def test_the_same_settings_serve_a_run(run):
     too_long = ("--model.schedule.warmup", "7", "--model.schedule.warmup_unit", "epochs", "--run_dir", "long")
     status, _, err = run("fit", *TINY, *too_long)
     assert status == 2
-    assert "error: `warmup` must be shorter than the run of 2 epochs, got 7 epochs." in err
+    assert "error: `warmup` must be shorter than the run, 2 epochs, got 7." in err
     assert not Path("long").exists()
 
 

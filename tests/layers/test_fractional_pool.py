@@ -169,10 +169,10 @@ def test_a_pool_under_two_names_is_swapped_under_both():
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (lambda: nn.Sequential(nn.ReLU()), "Sequential has no `nn.MaxPool2d` that shrinks: nor any other"),
+        (lambda: nn.Sequential(nn.ReLU()), "Sequential has no `nn.MaxPool2d` that shrinks. Take a backbone"),
         (
             lambda: timm.create_model("test_convnext"),
-            "ConvNeXt has no `nn.MaxPool2d` that shrinks: its pooling is head.global_pool (Selec",
+            "ConvNeXt has no `nn.MaxPool2d` that shrinks; its pooling is head.global_pool (Selec",
         ),
     ],
 )
