@@ -237,8 +237,8 @@ def test_a_run_without_a_drop_is_warned_of():
         ({"shape": "cosine", "warmup": 1.0}, "in [0, 1), got 1.0"),
         ({"warmup": 5}, "in [0, 1), got 5. For a number of epochs or steps, set `warmup_unit`"),
         ({"warmup": 10, "warmup_unit": "steps"}, "shorter than the run, 10 steps, got 10. Shorten"),
-        ({"warmup": 2, "warmup_unit": "epochs", "epochs": 2}, "the run of 2 epochs, got 2 epochs"),
-        ({"warmup": float("inf"), "warmup_unit": "steps"}, "got inf steps"),
+        ({"warmup": 2, "warmup_unit": "epochs", "epochs": 2}, "the run, 2 epochs, got 2."),
+        ({"warmup": float("inf"), "warmup_unit": "steps"}, "got inf."),
         (
             {"warmup": 1, "warmup_unit": "epochs"},
             "how many the run has is not known. Set the schedule's `epo",

@@ -91,8 +91,8 @@ class RunLength:
         if length >= self.steps:
             whole = self.epochs if unit == "epochs" else self.steps
             raise UserError(
-                f"`warmup` must be shorter than the run, {whole:g} {unit}, got {warmup:g}. Shorten it, or train "
-                "longer."
+                f"`warmup` must be shorter than the run, {whole:g} {unit}, got {warmup:g}. "
+                "Shorten it, or train longer."
             )
         return min(round(length), self.steps - 1)
 
