@@ -127,15 +127,42 @@ def load_local_weights(model: Any, path: str | PathLike[str]) -> None:  # noqa: 
     (rank_zero_warn if fresh else rank_zero_info)(report.summary(str(path)))
 
 
-def split_head(model: Any, num_classes: int) -> tuple[nn.Module, nn.Linear]:  # noqa: ANN401 - timm's classes
+def split_head(
+    model: Any,  # noqa: ANN401 - timm's classes
+    num_classes: int,
+    *,
+    init: Scheme | None = None,
+    drop_connect: float = 0.0,
+) -> tuple[nn.Module, nn.Linear]:
     """Take a timm model apart: images to features (B, D), and features to logits (B, num_classes).
 
-    A classifier that is one linear layer is kept, weights and all; any other is replaced by a new one.
+    A classifier that is one linear layer, or a convolution of 1 × 1 pixels, keeps its weights; any other is
+    replaced by a new one.
+
+    Args:
+        model: Whose head is taken off.
+        num_classes: Of a new head.
+        init: Its scheme.
+        drop_connect: Probability that a head which was none of the model's layers drops a weight in training.
     """
-    head = model.get_classifier()
+    old = model.get_classifier()
     model.reset_classifier(0)
-    if not isinstance(head, nn.Linear):
+    if isinstance(old, nn.Linear):
+        return model, old
+    if isinstance(old, nn.Conv2d) and old.weight[0].numel() == old.in_channels:
+        head = nn.Linear(old.in_channels, old.out_channels, bias=old.bias is not None)
+        head.load_state_dict(
+            {
+                name: tensor.flatten(1) if tensor.ndim > 1 else tensor
+                for name, tensor in old.state_dict().items()
+            }
+        )
+    else:
         head = nn.Linear(model.head_hidden_size, num_classes)
+        if init is not None:
+            initialize(head, init)
+    if drop_connect:
+        connections.drop_connect(head, drop_connect)
     return model, head
 
 

@@ -115,7 +115,9 @@ class ImageClassifier(PortableModule):
         self.optimizer = optimizer
         self.schedule: ScheduleCallable | None = schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
-        self.backbone, head = split_head(self.configure_backbone(), num_classes)
+        self.backbone, head = split_head(
+            self.configure_backbone(), num_classes, init=init, drop_connect=drop_connect
+        )
         self.head = self.configure_head(head)
         self.loss = self.configure_loss()
         self.metrics = nn.ModuleDict(
