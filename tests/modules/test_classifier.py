@@ -140,6 +140,12 @@ def test_local_weights(tmp_path, ending):
             "pretrained weights of 'test_vit'.*set `pretrained: false`",
         ),
         ({"backbone": "inception_v3", "image_size": 32}, "does not work on 32 × 32 pixels"),
+        (
+            {"backbone": "resnet10t", "image_size": 8, "fractional_pool": 0.9},
+            "does not work on 8 × 8 pixels.*It may be for `fractional_pool`: leave that out",
+        ),
+        ({"fractional_pool": 1.2}, r"`fractional_pool` must lie in \(0, 1\), got 1.2. To leave it out"),
+        ({"drop_connect": 1.0}, r"`drop_connect` must lie in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_arguments(options, says, monkeypatch, tmp_path):
