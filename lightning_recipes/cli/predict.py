@@ -67,15 +67,16 @@ def run_predict(arguments: Sequence[str]) -> None:
     if output.exists() and not given.overwrite:
         raise UserError(f"{output} exists. Give another `--output`, or `--overwrite true`.")
     model = load_classifier(given.ckpt_path)
+    assert model.preprocessing is not None  # `load_classifier` has seen to it
     if given.tta is not None:
         if not isinstance(model, ImageClassifier):
             raise UserError(f"{given.ckpt_path} is an ensemble, which takes no `--tta`. Leave it out.")
-        check_views(given.tta, mirror=model.horizontal_flip is not False)
+        rotated = model.preprocessing.normalization.matrix is not None
+        check_views(given.tta, mirror=model.horizontal_flip is not False, rotated=rotated)
         model.tta = given.tta
     if not 1 <= given.top_k <= len(model.class_names):
         raise UserError(f"`--top_k` must lie in 1..{len(model.class_names)}, got {given.top_k}.")
     files = _files(given.images)
-    assert model.preprocessing is not None  # `load_classifier` has seen to it
     samples = Samples(files, torch.zeros(len(files)), FileReader(model.preprocessing.channels))
     if given.on_bad_image == "skip" and (bad := samples.unreadable()):
         print(

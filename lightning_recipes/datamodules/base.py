@@ -102,7 +102,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self._image_size = image_size
         self.batch_size = batch_size
         self.augmentation = choose(augment, horizontal_flip=horizontal_flip, mirrorable=self.mirrorable)
-        self.horizontal_flip, self.mix = self.augmentation.flip, mix
+        kept = self.augmentation.flip or self.mirrorable
+        self.horizontal_flip = kept if horizontal_flip is None else horizontal_flip  # test-time views ask
+        self.mix = mix
         self.normalize = normalize
         self.crop_pct = crop_pct
         self.val_fraction, self.test_fraction = val_fraction, test_fraction

@@ -20,7 +20,8 @@ Batch = tuple[Tensor, Tensor]  # float32 (B, C, S, S), and int64 (B,) or float32
 class Finish:
     """The last steps of a batch: lighting, normalisation, cutout, mixing, in this order.
 
-    Lighting comes before the normalisation, whatever that is; cutout behind it, where zero is the mean.
+    Lighting comes before the normalisation, whatever that is; cutout behind it, where zero is the mean. The
+    matrix of `pca` and `whiten` comes last, for after it there are no squares to cut or to paste.
 
     Args:
         preprocessing: Of which the normalisation is left to do.
@@ -59,11 +60,14 @@ class Finish:
         if a is not None and a.lighting and self.axes is not None:
             draws = torch.randn(batch, len(self.axes), generator=generator) * a.lighting
             images = augment.lighting(images, self.axes, draws)
-        images = self.preprocessing.normalize(images)
+        normalization = self.preprocessing.normalization
+        images = normalization.scale(images)
         if a is not None and a.cutout:
             row, column = torch.randint(size, (2, batch), generator=generator)
             chosen = torch.rand(batch, generator=generator) < a.cutout_probability
             images = boxes.cutout(images, row, column, round(a.cutout * size) * chosen.long())
-        if self.mixing is None:
-            return images, targets
-        return self.mixing(images, targets, num_classes=self.num_classes, epoch=epoch, generator=generator)
+        if self.mixing is not None:
+            images, targets = self.mixing(
+                images, targets, num_classes=self.num_classes, epoch=epoch, generator=generator
+            )
+        return normalization.rotate(images), targets

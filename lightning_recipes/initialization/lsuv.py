@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from math import isfinite, sqrt
+from math import isfinite, log, sqrt
 from typing import Any
 from zlib import crc32
 
@@ -18,6 +18,8 @@ from ..utils.errors import UserError
 from ..utils.modes import evaluating
 from ..utils.rng import preserved_generators
 from .layers import Layer, draw_weight, matched_layers, set_weight
+
+_UNMOVED = 0.1  # share of the step to 1, in logarithms, below which a weight's scale has no effect
 
 
 def lsuv(
@@ -48,12 +50,14 @@ def lsuv(
 
     Returns:
         The standard deviation of each layer's output, in the order of the forward pass. A layer that is
-        used several times is scaled by its first use. Frozen layers, and those that the forward pass does
-        not call, are left as they were and are not among them.
+        used several times is scaled by its first use. Where a layer standardises its weight itself, so that
+        its scale changes nothing, its `gain` is scaled; without one it stays orthonormal, with a warning.
+        Frozen layers, and those that the forward pass does not call, are left as they were and are not
+        among them.
 
     Raises:
         UserError: A pattern that matches no layer that is called, an argument out of its bounds, a layer
-            whose output is constant or does not follow its weight's scale. The weights are as before.
+            whose output is constant or does not come near 1. The weights are as before.
 
     Source: Mishkin and Matas, "All you need is a good init", 2016.
 
@@ -96,12 +100,13 @@ def unit_variance(
     before = {name: _copies(layer.state_dict()) for name, layer in layers.items()}
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     stds: dict[str, float] = {}
+    unmoved: list[str] = []
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(preserved_generators())
         stack.enter_context(_first_step_modes(module))
         for name, layer in layers.items():
-            scaled = _Scaled(name, stds, tol, max_iterations, total)
+            scaled = _Scaled(name, stds, unmoved, tol, max_iterations, total)
             stack.callback(layer.register_forward_pre_hook(scaled.draw).remove)
             stack.callback(layer.register_forward_hook(scaled.scale, with_kwargs=True).remove)
         try:
@@ -118,6 +123,13 @@ def unit_variance(
         finally:
             for buffer, value in buffers:
                 buffer.copy_(value)
+    if unmoved:
+        warnings.warn(
+            f"The weights of {', '.join(unmoved[:3])}{', …' if len(unmoved) > 3 else ''} are normalised "
+            f"where they are used: {len(unmoved)} of {len(layers)} layers are orthonormal, but not of "
+            "variance 1.",
+            stacklevel=3,
+        )
     if unused := [name for name in layers if name not in stds]:
         warnings.warn(
             f"The forward pass does not call {', '.join(unused[:3])}{', …' if len(unused) > 3 else ''}: "
@@ -145,11 +157,12 @@ class _Scaled:
         self,
         name: str,
         stds: dict[str, float],
+        unmoved: list[str],
         tol: float,
         max_iterations: int,
         total: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        self.name, self.stds = name, stds
+        self.name, self.stds, self.unmoved = name, stds, unmoved
         self.tol, self.max_iterations, self.total = tol, max_iterations, total
 
     def draw(self, layer: Layer, _: Any) -> None:  # noqa: ANN401
@@ -159,11 +172,14 @@ class _Scaled:
             fast = layer.weight.device if layer.weight.is_cuda else "cpu"  # of decompositions
             generator = Generator(fast).manual_seed(crc32(values, crc32(self.name.encode())))
             draw_weight(layer, partial(nn.init.orthogonal_, generator=generator), generator)
+            if (gain := _gain(layer)) is not None:
+                gain.fill_(1)
 
     def scale(self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         """Scale the weight, and return what the layer makes of its input then."""
         if self.name in self.stds:
             return output
+        before = None
         for left in range(self.max_iterations, -1, -1):
             std = pooled_std(output, self.total)
             if abs(std - 1) <= self.tol:
@@ -173,13 +189,18 @@ class _Scaled:
                     f"The output of `{self.name}` has the standard deviation {std:g} on this batch, which "
                     "cannot be scaled to 1. Look at what the layer is given, or leave it out by `pattern`."
                 )
+            if before is not None and abs(log(std / before)) < _UNMOVED * abs(log(before)):
+                _scale(layer, before)
+                self.unmoved.append(self.name)
+                break
             if not left:
                 raise UserError(
                     f"The output of `{self.name}` has the standard deviation {std:.3g} after its weight was "
-                    f"scaled {self.max_iterations} times; it must come within {self.tol} of 1. Is the weight "
-                    "normalised? Then leave the layer out by `pattern`."
+                    f"scaled {self.max_iterations} times; it must come within {self.tol} of 1. Raise `tol` "
+                    "or `max_iterations`, or leave the layer out by `pattern`."
                 )
-            set_weight(layer, layer.weight / std)
+            before = std
+            _scale(layer, 1 / std)
             output = layer.forward(*args, **kwargs)
         self.stds[self.name] = std
         return output
@@ -202,6 +223,19 @@ def pooled_std(values: Tensor, total: Callable[[Tensor], Tensor] | None = None) 
     moments = torch.stack([torch.ones_like(mean), mean, variance + mean**2]).double() * n
     count, first, second = (total(moments) / 1).tolist()
     return sqrt(max(second / count - (first / count) ** 2, 0.0))
+
+
+def _gain(layer: nn.Module) -> Tensor | None:
+    """Return the parameter that multiplies a standardised weight, where there is one: timm's NFNets."""
+    return layer._parameters.get("gain")
+
+
+def _scale(layer: Layer, factor: float) -> None:
+    gain = _gain(layer)
+    if gain is None:
+        set_weight(layer, layer.weight * factor)
+    else:
+        gain.mul_(factor)
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def drop_connect(module: nn.Module, p: float = 0.5, *, pattern: str = "*") -> li
     """Have the linear and 2-d convolution layers that a pattern matches drop weights while training.
 
     A layer that does so already takes the new probability. The inner projection of `nn.MultiheadAttention`,
-    whose `forward` nobody calls, is left out.
+    whose `forward` nobody calls, is left out. Of a layer whose weight its parent reads without calling it
+    (the `qkv` of timm's BEiT, EVA and Swin v2) nothing is dropped, though its name is returned.
 
     Args:
         module: Is changed.

@@ -20,15 +20,26 @@ TEN_CROP = (256,)
 MULTI_SCALE = (224, 256, 384, 480, 640)
 
 
-def check_views(mode: str, *, mirror: bool = True) -> None:
+def check_views(mode: str, *, mirror: bool = True, rotated: bool = False) -> None:
     """Refuse what `views` cannot give.
 
+    Args:
+        mode: Which views.
+        mirror: Whether mirrored views are among them.
+        rotated: Whether whole images were rotated (`pca`, `whiten`), so that their numbers have no place.
+
     Raises:
-        UserError: There is no such mode, or it is nothing but the mirror image where none is allowed.
+        UserError: There is no such mode, or it is nothing but the mirror image where none is allowed, or
+            images that were rotated would have to be moved.
     """
     modes = get_args(Views)
     if mode not in modes:
         raise UserError(f"`tta` must be one of {', '.join(modes)}, got {mode!r}.{did_you_mean(mode, modes)}")
+    if rotated and mode != "none":
+        raise UserError(
+            f"`tta: {mode}` moves pixels, but after `normalize: pca` or `whiten` a network's inputs are no "
+            "pixels. Set `tta: none`, or train with another `normalize`."
+        )
     if mode == "flip" and not mirror:
         raise UserError(
             "`tta: flip` shows mirrored images, but the data say `horizontal_flip: false`: left and right "

@@ -74,6 +74,12 @@ def create_backbone(
         raise UserError("`pretrained` and `weights` exclude each other. Give one of them.")
     if init is not None and (pretrained or weights is not None):
         raise UserError(f"`init: {init}` would set pretrained weights anew. Leave one of the two out.")
+    if not 0 <= drop_connect < 1:  # by their names here, and before weights are fetched
+        raise UserError(f"`drop_connect` must lie in [0, 1), got {drop_connect}. To drop none, set it to 0.")
+    if fractional_pool is not None and not 0 < fractional_pool < 1:
+        raise UserError(
+            f"`fractional_pool` must lie in (0, 1), got {fractional_pool}. To leave it out, set it to null."
+        )
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": drop_rate}
     if drop_path_rate is not None:
         options["drop_path_rate"] = drop_path_rate
@@ -108,7 +114,7 @@ def create_backbone(
     if drop_connect:
         connections.drop_connect(model, drop_connect)
     if image_size is not None:
-        _check_size(model, name, in_chans, image_size)
+        _check_size(model, name, in_chans, image_size, fractional=fractional_pool is not None)
     return model
 
 
@@ -127,15 +133,42 @@ def load_local_weights(model: Any, path: str | PathLike[str]) -> None:  # noqa: 
     (rank_zero_warn if fresh else rank_zero_info)(report.summary(str(path)))
 
 
-def split_head(model: Any, num_classes: int) -> tuple[nn.Module, nn.Linear]:  # noqa: ANN401 - timm's classes
+def split_head(
+    model: Any,  # noqa: ANN401 - timm's classes
+    num_classes: int,
+    *,
+    init: Scheme | None = None,
+    drop_connect: float = 0.0,
+) -> tuple[nn.Module, nn.Linear]:
     """Take a timm model apart: images to features (B, D), and features to logits (B, num_classes).
 
-    A classifier that is one linear layer is kept, weights and all; any other is replaced by a new one.
+    A classifier that is one linear layer, or a convolution of 1 × 1 pixels, keeps its weights; any other is
+    replaced by a new one.
+
+    Args:
+        model: Whose head is taken off.
+        num_classes: Of a new head.
+        init: Its scheme.
+        drop_connect: Probability that a head which was none of the model's layers drops a weight in training.
     """
-    head = model.get_classifier()
+    old = model.get_classifier()
     model.reset_classifier(0)
-    if not isinstance(head, nn.Linear):
+    if isinstance(old, nn.Linear):
+        return model, old
+    if isinstance(old, nn.Conv2d) and old.weight[0].numel() == old.in_channels:
+        head = nn.Linear(old.in_channels, old.out_channels, bias=old.bias is not None)
+        head.load_state_dict(
+            {
+                name: tensor.flatten(1) if tensor.ndim > 1 else tensor
+                for name, tensor in old.state_dict().items()
+            }
+        )
+    else:
         head = nn.Linear(model.head_hidden_size, num_classes)
+        if init is not None:
+            initialize(head, init)
+    if drop_connect:
+        connections.drop_connect(head, drop_connect)
     return model, head
 
 
@@ -153,7 +186,9 @@ def pretrained_normalization(
     return (sum(mean) / len(mean),) * in_chans, (sum(std) / len(std),) * in_chans
 
 
-def _check_size(model: nn.Module, name: str, in_chans: int, image_size: int) -> None:
+def _check_size(
+    model: nn.Module, name: str, in_chans: int, image_size: int, *, fractional: bool = False
+) -> None:
     training = model.training
     model.eval()
     try:
@@ -162,6 +197,8 @@ def _check_size(model: nn.Module, name: str, in_chans: int, image_size: int) -> 
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         near = max(round(image_size / 32) * 32, 32)
         hint = f"Try {near} or {near + 32}" if near != image_size else f"Try {near + 32}"
+        if fractional:
+            hint = f"It may be for `fractional_pool`: leave that out. {hint}"
         raise UserError(
             f"The backbone {name!r} does not work on {image_size} × {image_size} pixels: "
             f"{_first_line(error)}. {hint} for `image_size`, or another backbone."

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from ..initialization import Scheme
 from ..layers.test_time import Views, check_views, pooled_logits, views
 from ..optimizers import parameter_groups
+from ..preprocessing import Preprocessing
 from ..schedules import Schedule
 from ..utils.errors import UserError
 from ..utils.progress import epochs_of_run, steps_of_run
@@ -115,7 +116,9 @@ class ImageClassifier(PortableModule):
         self.optimizer = optimizer
         self.schedule: ScheduleCallable | None = schedule
         self.class_names = class_names or [str(number) for number in range(num_classes)]
-        self.backbone, head = split_head(self.configure_backbone(), num_classes)
+        self.backbone, head = split_head(
+            self.configure_backbone(), num_classes, init=init, drop_connect=drop_connect
+        )
         self.head = self.configure_head(head)
         self.loss = self.configure_loss()
         self.metrics = nn.ModuleDict(
@@ -215,9 +218,14 @@ class ImageClassifier(PortableModule):
         if self.tta == "none":
             logits: Tensor = self(images)
             return logits
+        self._check_views(self.preprocessing)
         shown = views(images, self.tta, mirror=self.horizontal_flip is not False)
         each = ((self(view), weight) for view, weight in shown)
         return pooled_logits(each, multi_label=self.hparams["multi_label"])
+
+    def _check_views(self, made: Preprocessing | None) -> None:
+        rotated = made is not None and made.normalization.matrix is not None
+        check_views(self.tta, mirror=self.horizontal_flip is not False, rotated=rotated)
 
     def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         images, targets = batch
@@ -260,13 +268,13 @@ class ImageClassifier(PortableModule):
 
         Raises:
             UserError: The numbers of classes differ, or one side has several labels an image and one has not,
-                or `tta` would mirror where left and right matter.
+                or `tta` would mirror where left and right matter, or move what are no pixels.
         """
         data, h = getattr(self.trainer, "datamodule", None), self.hparams
         if stage == "fit" or self.horizontal_flip is None:
             self.horizontal_flip = getattr(data, "horizontal_flip", self.horizontal_flip)
         if stage == "fit":  # not after hours; a test may still load a checkpoint of other data
-            check_views(self.tta, mirror=self.horizontal_flip is not False)
+            self._check_views(getattr(data, "preprocessing", None) if self.tta != "none" else None)
         names = getattr(data, "class_names", None)
         if names is None:
             return

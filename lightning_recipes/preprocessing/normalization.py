@@ -56,9 +56,17 @@ class Normalization:
         Args:
             images: uint8, or any number in 0..255, (B, C, H, W).
         """
-        mean, std, matrix = self._on(images.device)
-        normal = images.to(torch.float32, copy=True).sub_(mean).div_(std)  # (B, C, H, W)
-        return normal if matrix is None else (normal.flatten(1) @ matrix).view(normal.shape)
+        return self.rotate(self.scale(images))
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Return what there is before the matrix, whose numbers still have places; otherwise as `apply`."""
+        mean, std, _ = self._on(images.device)
+        return images.to(torch.float32, copy=True).sub_(mean).div_(std)
+
+    def rotate(self, images: Tensor) -> Tensor:
+        """Return (B, C, H, W), images of `scale` times the matrix where there is one."""
+        matrix = self._on(images.device)[2]
+        return images if matrix is None else (images.flatten(1) @ matrix).view(images.shape)
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return mean and std in units of bytes, and the matrix; moved there once."""

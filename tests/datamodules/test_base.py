@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_recipes.datamodules import DigitsDataModule
+from lightning_recipes.datamodules import Augmentation, DigitsDataModule
 from lightning_recipes.utils.errors import UserError
 
 
@@ -67,6 +67,18 @@ def test_horizontal_flip_is_a_switch():
     assert DigitsDataModule().augmentation.flip is False  # a mirrored digit is no digit
     assert DigitsDataModule(horizontal_flip=True).augmentation.flip is True
     assert DigitsDataModule(augment="none", horizontal_flip=True).augmentation.flip is False
+
+
+@pytest.mark.parametrize("augment", ["none", "light", Augmentation(cutout=0.5)])
+def test_whether_a_mirrored_image_keeps_its_class_does_not_depend_on_the_augmentation(augment):
+    class Mirrorable(DigitsDataModule):
+        mirrorable = True
+
+    assert DigitsDataModule(augment=augment).horizontal_flip is False
+    assert DigitsDataModule(augment=augment, horizontal_flip=True).horizontal_flip is True
+    assert Mirrorable(augment=augment).horizontal_flip is True
+    assert Mirrorable(augment=augment, horizontal_flip=False).horizontal_flip is False
+    assert DigitsDataModule(augment=Augmentation(flip=True)).horizontal_flip is True
 
 
 def test_balanced_sampling_evens_out_the_classes():

@@ -50,6 +50,20 @@ def same(first, second):
     torch.testing.assert_close(list(first), list(second), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("mixing", [Mixing(mixup=0.2), Mixing(cutmix=1.0), None])
+def test_squares_are_cut_and_pasted_before_a_matrix_takes_the_places_away(samples, mixing):
+    matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    batches = []
+    for normalization in (Normalization((0.3,), (0.4,)), Normalization((0.3,), (0.4,), matrix)):
+        preprocessing = Preprocessing(1, 8, 1.0, normalization)
+        last = Finish(preprocessing, ALL, mixing, torch.tensor([[0.1]]), 3)
+        images, targets = samples.load(8, 1.0)[:7], samples.targets[:7]
+        batches.append(last(images, targets, torch.Generator().manual_seed(4), 0))
+    (plain, soft), (rotated, same_soft) = batches
+    assert torch.equal(rotated.flatten(1), plain.flatten(1) @ matrix)
+    assert torch.equal(soft, same_soft)
+
+
 @pytest.mark.parametrize("mixing", [Mixing(mixup=0.2), Mixing(cutmix=1.0), BOTH, None])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_both_loaders_make_the_same_batches(samples, mixing, workers):

@@ -167,12 +167,41 @@ class Standardised(nn.Linear):
         return nn.functional.linear(x, self.weight / self.weight.norm() * 40, self.bias)
 
 
+class Squared(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, 40 * self.weight * self.weight.abs(), self.bias)
+
+
+def test_a_weight_that_its_layer_normalises_stays_orthonormal_with_a_warning():
+    model = nn.Sequential(nn.Linear(8, 8), Standardised(8, 8), nn.Linear(8, 8))
+    with pytest.warns(UserWarning, match="weights of 1 are normalised where they are used: 1 of 3 layers"):
+        stds = lsuv(model, batch(width=8))
+    assert [stds["0"], stds["2"]] == pytest.approx([1, 1], abs=0.02)
+    assert stds["1"] == pytest.approx(model[:2](batch(width=8)).std(correction=0).item(), rel=1e-4)
+    torch.testing.assert_close(model[1].weight @ model[1].weight.T, torch.eye(8), rtol=0, atol=1e-5)
+
+
+def test_a_standardised_weight_with_a_gain_is_scaled_by_it():
+    model = timm.create_model("test_nfnet", num_classes=3)  # some of its gains are 0
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    stds = lsuv(model, images)
+    assert len(stds) == sum(isinstance(part, (nn.Linear, nn.Conv2d)) for part in model.modules())
+    assert list(stds.values()) == pytest.approx([1] * len(stds), abs=0.02)
+
+
+def test_a_backbone_whose_weights_are_standardised_is_left_orthonormal():
+    model = timm.create_model("resnetv2_50x1_bit", num_classes=3)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with pytest.warns(UserWarning, match="are normalised where they are used: 5. of 54 layers"):
+        lsuv(model, images)
+
+
 @pytest.mark.parametrize(
     ("extra", "options", "error", "says"),
     [
         (nn.Threshold(1e9, 0.0), {}, UserError, "output of `2` has the standard deviation 0 on this batch"),
         (Broken(), {}, RuntimeError, "broken"),
-        (Standardised(8, 8), {}, UserError, "after its weight was scaled 10 times; it must come within 0.02"),
+        (Squared(8, 8), {}, UserError, "after its weight was scaled 10 times; it must come within 0.02"),
         (
             nn.ReLU(),
             {"pattern": "3"},

@@ -59,6 +59,26 @@ def test_the_head_is_the_backbone_s_own():
     torch.testing.assert_close(model(images), whole(images))
 
 
+@pytest.mark.parametrize("backbone", ["resnetv2_18", "dpn48b"])
+def test_a_head_that_is_a_convolution_keeps_its_weights(backbone):
+    seed_everything(0)
+    whole = timm.create_model(backbone, num_classes=3).eval()
+    seed_everything(0)
+    model = ImageClassifier(backbone, num_classes=3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), whole(images), rtol=1e-4, atol=1e-5)  # two ways to sum
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "resnetv2_18", "levit_128s"]
+)  # Linear, Conv2d, NormLinear
+def test_any_head_is_initialized_and_drops_weights_as_the_backbone_does(backbone):
+    head = ImageClassifier(backbone, num_classes=3, init="orthogonal", drop_connect=0.5).head
+    torch.testing.assert_close(head.weight @ head.weight.T, torch.eye(3), rtol=0, atol=1e-5)
+    features = torch.randn(2, head.in_features)
+    assert not torch.equal(head(features), head(features))
+
+
 def test_features_take_the_place_of_images():
     model = small().eval()
     images = torch.randn(2, 1, 32, 32)
@@ -120,6 +140,12 @@ def test_local_weights(tmp_path, ending):
             "pretrained weights of 'test_vit'.*set `pretrained: false`",
         ),
         ({"backbone": "inception_v3", "image_size": 32}, "does not work on 32 × 32 pixels"),
+        (
+            {"backbone": "resnet10t", "image_size": 8, "fractional_pool": 0.9},
+            "does not work on 8 × 8 pixels.*It may be for `fractional_pool`: leave that out",
+        ),
+        ({"fractional_pool": 1.2}, r"`fractional_pool` must lie in \(0, 1\), got 1.2. To leave it out"),
+        ({"drop_connect": 1.0}, r"`drop_connect` must lie in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_arguments(options, says, monkeypatch, tmp_path):

@@ -168,6 +168,21 @@ def test_a_flip_is_refused_where_left_and_right_matter_before_anything_is_traine
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("mode", "normalize"), [("flip", "whiten"), ("ten_crop", "pca")])
+def test_no_views_are_made_of_rotated_images(mode, normalize, folder):
+    rotated = data(folder, normalize=normalize, augment="none")
+    with pytest.raises(
+        UserError, match=f"`tta: {mode}` moves pixels, but after `normalize: pca` or `whiten`"
+    ):
+        Trainer(**QUIET, max_epochs=1).fit(small(tta=mode), datamodule=rotated)
+    model = small()
+    Trainer(**QUIET, max_epochs=1).fit(model, datamodule=rotated)
+    Trainer(**QUIET).test(model, datamodule=rotated, verbose=False)
+    model.tta = mode  # as of a checkpoint that is loaded with another
+    with pytest.raises(UserError, match="are no pixels"):
+        Trainer(**QUIET).test(model, datamodule=rotated, verbose=False)
+
+
 def test_what_the_network_was_trained_on_goes_before_what_it_is_tested_on(folder):
     model = small(tta="flip")
     model.horizontal_flip = True
