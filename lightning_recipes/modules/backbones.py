@@ -13,7 +13,7 @@ from urllib.request import getproxies
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 from ..initialization import Scheme, initialize
 from ..layers import drop_connect as connections
@@ -103,6 +103,8 @@ def create_backbone(
             f"Cannot get the pretrained weights of {name!r}: {_first_line(error)}. "
             "Give a local file by `weights`, or set `pretrained: false`."
         ) from error
+    if not pretrained or model.pretrained_cfg["num_classes"] != num_classes:  # type: ignore[index]
+        calm_head(model)
     if act is not None:
         swap_activations(model, act)
     if init is not None:
@@ -116,6 +118,30 @@ def create_backbone(
     if image_size is not None:
         _check_size(model, name, in_chans, image_size, fractional=fractional_pool is not None)
     return model
+
+
+@torch.no_grad()
+def calm_head(model: Any) -> None:  # noqa: ANN401 - timm's classes
+    """Shrink a fresh classifier whose first logits would be large to the size of torch's linear layers.
+
+    A network that knows nothing should say so, by a first loss of about log K. timm's EfficientNets and
+    MobileNets begin with weights of three to eight times 1/√D instead of torch's 1/√(3D): their loss begins
+    far above, and fine-tuning spends its first steps on spoiling features for the sake of a random head.
+
+    Args:
+        model: Whose classifier is a linear layer or a convolution; any other is left alone.
+
+    >>> import timm
+    >>> model = timm.create_model("test_efficientnet", num_classes=3)
+    >>> calm_head(model)
+    >>> round(model.get_classifier().weight.std().item() * (3 * 256) ** 0.5, 2)
+    1.0
+    """
+    weight = getattr(model.get_classifier(), "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim > 1:
+        inputs = weight[0].numel()
+        if weight.std().item() > inputs**-0.5:
+            weight.mul_((3 * inputs) ** -0.5 / weight.std())
 
 
 def load_local_weights(model: Any, path: str | PathLike[str]) -> None:  # noqa: ANN401 - timm's classes

@@ -414,3 +414,47 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(data, tmp_path):
     resumed = run(tmp_path / "epoch=1.ckpt")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_efficientnet", "mobilenetv3_small_050", "test_resnet", "test_vit"]
+)
+def test_a_fresh_network_does_not_claim_to_know(backbone):
+    seed_everything(0, verbose=False)
+    model = ImageClassifier(backbone, in_chans=1)
+    images, targets = torch.randn(64, 1, 64, 64), torch.arange(64) % 10
+    assert F.cross_entropy(model(images), targets).item() == pytest.approx(2.303, abs=0.3)
+    inputs = model.head.in_features
+    assert model.head.weight.std().item() <= inputs**-0.5
+
+
+def test_a_fresh_head_on_pretrained_features_does_not_claim_to_know(tmp_path):
+    seed_everything(0, verbose=False)
+    save_file(
+        timm.create_model("test_efficientnet", num_classes=7).state_dict(), tmp_path / "seven.safetensors"
+    )
+    model = ImageClassifier("test_efficientnet", num_classes=10, weights=tmp_path / "seven.safetensors")
+    own = timm.create_model("test_efficientnet", num_classes=10).get_classifier()
+    assert model.head.weight.std().item() < own.weight.std().item() / 4
+
+
+def test_a_head_that_was_loaded_is_as_it_was(tmp_path):
+    whole = timm.create_model("test_efficientnet", num_classes=3)
+    save_file(whole.state_dict(), tmp_path / "whole.safetensors")
+    model = ImageClassifier("test_efficientnet", num_classes=3, weights=tmp_path / "whole.safetensors")
+    assert torch.equal(model.head.weight, whole.get_classifier().weight)
+
+
+@pytest.mark.parametrize(("num_classes", "kept"), [(3, True), (4, False)])
+def test_the_head_of_timm_s_weights_is_kept_where_the_classes_are_theirs(num_classes, kept, monkeypatch):
+    create, made = timm.create_model, []
+
+    def fetched(name, *, pretrained, **options):  # what the hub would give
+        assert pretrained
+        made.append(create(name, pretrained_cfg_overlay={"num_classes": 3}, **options))
+        made.append(made[0].get_classifier().weight.clone())
+        return made[0]
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    model = ImageClassifier("test_efficientnet", num_classes=num_classes, pretrained=True)
+    assert torch.equal(model.head.weight, made[1]) == kept
