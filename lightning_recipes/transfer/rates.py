@@ -98,7 +98,8 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
 def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[list[Cut]]:
     """Have every optimizer that is built within the block cut its parameter groups by depth.
 
-    So schedulers, which read the groups when they are built, know of them; the optimizer may be any one.
+    So schedulers, which read the groups when they are built, know of them; the optimizer may be any one. One
+    that is given the groups of another, as SAM gives its own to the optimizer within, takes them as they are.
     Yields the groups, to which those of the block are added.
 
     Args:
@@ -108,6 +109,9 @@ def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[list[Cut]]:
     cuts: list[Cut] = []
 
     def add_parts(self: Optimizer, param_group: dict[str, Any]) -> None:
+        if any(cut.group["params"] is param_group["params"] for cut in cuts):
+            add(self, param_group)  # of an optimizer around this one, which has its share
+            return
         for part in split_group(param_group, self.defaults.get("lr"), shares):
             if "name" in part:
                 part["name"] = _free_name(part["name"], {group.get("name") for group in self.param_groups})

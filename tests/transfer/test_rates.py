@@ -199,3 +199,25 @@ def test_two_backbones_have_a_rate_each():
         assert {rates[id(p)] for p in part.parameters()} == {rate}
     for one, two in itertools.combinations(made.param_groups, 2):
         assert one["name"] != two["name"]
+
+
+class Around(torch.optim.Optimizer):
+    """Hands its groups on to an optimizer within, as implementations of SAM do."""
+
+    def __init__(self, params, copied):
+        super().__init__(params, {"rho": 0.05, "lr": 0.5})
+        self.within = SGD([dict(group) for group in self.param_groups] if copied else self.param_groups)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("form", ["a list", "groups", "ours"])
+def test_an_optimizer_around_another_has_its_groups_cut_once(form, copied):
+    net = Net()
+    inside = {id(p) for p in net.backbone.parameters()}
+    with layerwise_rates(net.shares()) as cuts:
+        made = Around(FORMS[form](net), copied)
+    assert len(cuts) == len(made.param_groups) == len(made.within.param_groups)
+    for group in [*made.param_groups, *made.within.param_groups]:
+        (within,) = {id(p) in inside for p in group["params"]}
+        assert group["lr"] == pytest.approx(0.05 if within else 0.5)
+    assert [g["name"] for g in made.within.param_groups] == [g["name"] for g in made.param_groups]
