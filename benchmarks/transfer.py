@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=list(SIZES), help="of each class")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     kept = others(given.images)

@@ -7,9 +7,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import BackboneFinetuning
 
-from lightning_recipes import FineTuning
-
-from ..callbacks.transferred import Transfer, transfer
+from ..callbacks.transferred import Transfer, transfer, tuning
 from ..contract.toys import QUIET, loader
 
 SIDES = ("lightning", "ours")
@@ -26,7 +24,7 @@ def probing(side, at=1, **options):
     """Return the callback of a side: the head alone up to an epoch, then all, the backbone at a tenth."""
     if side == "lightning":
         return BackboneFinetuning(at, **options)
-    return FineTuning(probe_epochs=at, **options)
+    return tuning(probe_epochs=at, **options)
 
 
 if __name__ == "__main__":

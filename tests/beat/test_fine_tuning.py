@@ -7,7 +7,7 @@ from torch import nn
 
 from lightning_recipes import FineTuning
 
-from ..callbacks.transferred import PARTS, Transfer, Witness, fit, moved, rates, transfer
+from ..callbacks.transferred import PARTS, Transfer, Witness, fit, moved, rates, transfer, tuning
 from ..contract.toys import same
 from ..processes import run_module
 from .finetuning_run import SIDES, Plain, probing
@@ -30,7 +30,7 @@ def test_a_run_that_is_resumed_after_the_switch_goes_on(side, tmp_path):
 def test_frozen_norms_do_not_move(side):
     module = transfer(Plain)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    callback = probing(side, train_bn=False) if side == "lightning" else FineTuning(freeze_norms=True)
+    callback = probing(side, train_bn=False) if side == "lightning" else FineTuning()
     fit(module, [callback], epochs=3)
     norms = [path for path, part in module.named_modules() if isinstance(part, nn.BatchNorm1d)]
     assert [moved(before, module.state_dict(), f"{path}.") for path in norms] == [[]] * 4
@@ -69,7 +69,7 @@ def test_the_rate_of_the_backbone_does_not_grow(side):
 @both
 def test_the_backbone_may_have_another_name(side):
     module = transfer(Plain, name="encoder")
-    callback = probing(side) if side == "lightning" else FineTuning(probe_epochs=1, backbone="encoder")
+    callback = probing(side) if side == "lightning" else tuning(probe_epochs=1, backbone="encoder")
     witness = Witness()
     fit(module, [callback, witness], epochs=2)
     assert witness.learning == [[], PARTS]

@@ -28,7 +28,7 @@ from ..contract.test_contract import hooks
 from ..contract.toys import QUIET, same
 from ..processes import run_module
 from . import transfer_run
-from .transferred import PARTS, Backbone, Transfer, Witness, fit, moved, rates, transfer
+from .transferred import PARTS, Backbone, Transfer, Witness, fit, moved, rates, transfer, tuning
 
 POLICIES = get_args(PolicyName)
 
@@ -51,7 +51,7 @@ COURSES = {
     "linear_probe": ({}, [0, 0, 0, 0]),
     "finetune": ({}, [4, 4, 4, 4]),
     "probe_then_finetune": ({"probe_epochs": 2}, [0, 0, 4, 4]),
-    "probe_then_finetune ": ({}, [0, 4, 4, 4]),  # 0.3 of 4 epochs
+    "probe_then_finetune ": ({}, [0, 4, 4, 4]),  # 0.2 of 4 epochs
     "gradual_unfreeze": ({}, [0, 1, 2, 3]),
     "gradual_unfreeze ": ({"unfreeze_every": 2}, [0, 0, 1, 1]),
     "finetune ": ({"freeze_until": "stages.1"}, [2, 2, 2, 2]),
@@ -66,7 +66,7 @@ def test_the_last_parts_learn_and_the_others_stand_still(policy):
     options, learning = COURSES[policy]
     module = transfer()
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    witness = watched(module, FineTuning(policy.strip(), **options))
+    witness = watched(module, tuning(policy.strip(), **options))
     assert witness.learning == [PARTS[4 - count :] for count in learning]
     assert witness.training == witness.learning
     for before, after, count in zip([start, *witness.states], witness.states, learning, strict=False):
@@ -107,9 +107,7 @@ def test_timm_s_networks_thaw_from_the_top(name, expected):
             stages = [re.match(r"layer\d|blocks\.\d|", n)[0] for n in names]
             seen.append(list(dict.fromkeys(stage for stage in stages if stage)))
 
-    fit(
-        module, [FineTuning("gradual_unfreeze"), Look()], epochs=4, limit_train_batches=1, limit_val_batches=0
-    )
+    fit(module, [tuning("gradual_unfreeze"), Look()], epochs=4, limit_train_batches=1, limit_val_batches=0)
     assert seen == expected
 
 
@@ -142,23 +140,31 @@ class Telling(Transfer):
 def test_statistics_of_frozen_layers_do_not_move_whoever_tells_them_to_train(moment, options):
     module = transfer(Telling, moment=moment)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    fit(module, [FineTuning(**options)], epochs=2)
+    fit(module, [tuning(**options)], epochs=2)
     for part in PARTS if options["policy"] == "linear_probe" else PARTS[:2]:
         assert moved(before, module.state_dict(), f"backbone.{part}.") == []
     assert len(moved(before, module.state_dict(), "head.")) == 2
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_norms_can_stand_still_while_all_else_learns(affine):
+@pytest.mark.parametrize("policy", ["finetune", "probe_then_finetune", "gradual_unfreeze"])
+def test_norms_stand_still_while_all_else_learns(policy, affine):
     module = transfer()
     if not affine:
         for part in module.backbone.stages:
             part[1] = nn.BatchNorm1d(6, affine=False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    fit(module, [FineTuning("finetune", freeze_norms=True)], epochs=2)
+    fit(module, [FineTuning(policy)], epochs=5)
     norms = [f"backbone.stages.{n}.1." for n in range(3)] + ["backbone.stem.2."]
     for name in before:
         assert (name in moved(before, module.state_dict())) != any(name.startswith(norm) for norm in norms)
+
+
+def test_norms_from_scratch_learn():
+    module = transfer()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fit(module, [FineTuning("scratch")], epochs=2)
+    assert moved(before, module.state_dict()) == list(before)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +182,7 @@ def test_norms_can_stand_still_while_all_else_learns(affine):
 def test_no_optimizer_moves_what_is_frozen(make, accumulated):
     module = transfer(optimizer=make)
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    callback = FineTuning("probe_then_finetune", probe_epochs=2)
+    callback = tuning("probe_then_finetune", probe_epochs=2)
     witness = watched(module, callback, epochs=3, accumulate_grad_batches=accumulated)
     assert moved(start, witness.states[1], "backbone") == []
     assert len(moved(start, witness.states[2], "backbone")) == len(list(module.backbone.state_dict()))
@@ -187,7 +193,7 @@ def test_what_the_user_has_frozen_never_learns():
     module.backbone.stages[1][0].weight.requires_grad = False
     module.head.bias.requires_grad = False
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    fit(module, [FineTuning("probe_then_finetune", probe_epochs=1)])
+    fit(module, [tuning("probe_then_finetune", probe_epochs=1)])
     still = {name for name in before if name not in moved(before, module.state_dict())}
     assert still == {"backbone.stages.1.0.weight", "head.bias"}
     assert not module.head.bias.requires_grad
@@ -197,7 +203,7 @@ def test_a_zero_bias_like_the_head_s_is_frozen_and_learns():
     module = transfer()
     module.head = nn.Linear(6, 6)
     nn.init.zeros_(module.head.bias)
-    witness = watched(module, FineTuning("probe_then_finetune", probe_epochs=1), epochs=2)
+    witness = watched(module, tuning("probe_then_finetune", probe_epochs=1), epochs=2)
     name = "backbone.stages.1.1.bias"
     assert not witness.states[0][name].any()
     assert witness.states[1][name].any()
@@ -208,7 +214,7 @@ def test_a_zero_bias_like_the_head_s_is_frozen_and_learns():
 
 def test_layers_learn_at_their_share_from_the_first_step():
     module = transfer(lr=0.5)
-    used = fit(module, [FineTuning("gradual_unfreeze", backbone_scale=0.1, layer_decay=0.5)], epochs=1)
+    used = fit(module, [tuning("gradual_unfreeze", backbone_scale=0.1, layer_decay=0.5)], epochs=1)
     shares = {"stem": 1 / 8, "stages.0": 1 / 4, "stages.1": 1 / 2, "stages.2": 1}
     for name, rate in rates(used.optimizers[0], module).items():
         expected = next((0.05 * share for part, share in shares.items() if f"backbone.{part}" in name), 0.5)
@@ -217,7 +223,7 @@ def test_layers_learn_at_their_share_from_the_first_step():
 
 @pytest.mark.parametrize("policy", ["scratch", "linear_probe"])
 def test_where_all_that_learns_has_one_rate_the_groups_are_left_alone(policy):
-    used = fit(transfer(), [FineTuning(policy, layer_decay=0.5)], epochs=1)
+    used = fit(transfer(), [tuning(policy, layer_decay=0.5)], epochs=1)
     assert len(used.optimizers[0].param_groups) == 1
 
 
@@ -249,7 +255,7 @@ def test_the_ratios_hold_over_the_whole_run(name):
     alone = transfer(Scheduled, make_schedule=SCHEDULES[name])
     module = transfer(Scheduled, make_schedule=SCHEDULES[name])
     fit(alone)
-    fit(module, [FineTuning("probe_then_finetune", probe_epochs=1)])
+    fit(module, [tuning("probe_then_finetune", probe_epochs=1)])
     assert len(module.noted) == len(alone.noted) == 12
     for ours, plain in zip(module.noted, alone.noted, strict=True):
         for parameter, rate in plain.items():
@@ -262,7 +268,7 @@ def test_rates_group_by_group_that_no_longer_fit_are_named():
         return OneCycleLR(optimizer, [0.3], steps)
 
     with pytest.raises(UserError, match=r"max_lr.* FineTuning cuts the groups by depth: there are 2 now"):
-        fit(transfer(Scheduled, make_schedule=build), [FineTuning("finetune")])
+        fit(transfer(Scheduled, make_schedule=build), [tuning("finetune")])
 
 
 def test_other_errors_of_the_module_pass_through():
@@ -270,7 +276,7 @@ def test_other_errors_of_the_module_pass_through():
         raise ValueError("something else")
 
     with pytest.raises(ValueError, match="something else"):
-        fit(transfer(optimizer=build), [FineTuning("finetune")])
+        fit(transfer(optimizer=build), [tuning("finetune")])
 
 
 @pytest.mark.filterwarnings("ignore:You have overridden")
@@ -284,7 +290,7 @@ def test_the_rates_can_be_logged(tmp_path):
 
     module = transfer(Scheduled, make_schedule=SCHEDULES["CosineAnnealingLR"], optimizer=make)
     logger = CSVLogger(tmp_path)
-    fit(module, [FineTuning("finetune"), LearningRateMonitor()], logger=logger, log_every_n_steps=1, epochs=1)
+    fit(module, [tuning("finetune"), LearningRateMonitor()], logger=logger, log_every_n_steps=1, epochs=1)
     logged = {name for line in logger.experiment.metrics for name in line} or set(
         logger.experiment.metrics_keys
     )
@@ -321,7 +327,7 @@ class Nested(Transfer):
 )
 def test_the_backbone_may_have_any_name_and_lie_anywhere(make, name):
     module = make()
-    witness = watched(module, FineTuning("gradual_unfreeze", backbone=name, layer_decay=0.5))
+    witness = watched(module, tuning("gradual_unfreeze", backbone=name, layer_decay=0.5))
     assert witness.learning == [PARTS[4 - count :] for count in range(4)]
     assert len(moved(witness.states[0], witness.states[1], "head")) == 2
 
@@ -335,7 +341,7 @@ def test_a_backbone_that_the_module_s_setup_builds_is_found():
         def setup(self, stage):
             self.backbone, self.head = Backbone(), nn.Linear(6, 4)
 
-    witness = watched(transfer(Late), FineTuning("gradual_unfreeze", layer_decay=0.5))
+    witness = watched(transfer(Late), tuning("gradual_unfreeze", layer_decay=0.5))
     assert witness.learning == [PARTS[4 - count :] for count in range(4)]
 
 
@@ -364,7 +370,7 @@ class ByHand(Transfer):
 def test_two_optimizers_by_hand():
     module = transfer(ByHand)
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    witness = watched(module, FineTuning("probe_then_finetune", probe_epochs=2))
+    witness = watched(module, tuning("probe_then_finetune", probe_epochs=2))
     assert witness.learning == [[], [], PARTS, PARTS]
     assert moved(start, witness.states[1], "backbone") == []
     assert len(moved(start, witness.states[2], "backbone")) == len(module.backbone.state_dict())
@@ -379,17 +385,17 @@ def test_fp16_by_hand_says_that_it_cannot_step_an_optimizer_of_frozen_parameters
     with pytest.raises(
         UserError, match=r"fp16 cannot step a SGD whose .* in epoch 0. Take `precision: bf16-mixed`"
     ):
-        fit(transfer(ByHand), [FineTuning("linear_probe")], plugins=half())
+        fit(transfer(ByHand), [tuning("linear_probe")], plugins=half())
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_fp16_with_one_optimizer_works(policy):
-    witness = watched(transfer(), FineTuning(policy), plugins=half())
+    witness = watched(transfer(), tuning(policy), plugins=half())
     assert len(witness.states) == 4
 
 
 def test_fp16_by_hand_works_where_each_optimizer_has_something_that_learns():
-    witness = watched(transfer(ByHand), FineTuning("finetune", freeze_until=3), plugins=half())
+    witness = watched(transfer(ByHand), tuning("finetune", freeze_until=3), plugins=half())
     assert witness.learning == [PARTS[3:]] * 4
 
 
@@ -402,7 +408,7 @@ def test_an_average_over_the_switch(order):
     module = transfer()
     start = {name: value.clone() for name, value in module.state_dict().items()}
     average = EMA(0.5)
-    callbacks = [FineTuning("probe_then_finetune", probe_epochs=1), average][::order]
+    callbacks = [tuning("probe_then_finetune", probe_epochs=1), average][::order]
     fit(module, callbacks, epochs=1)
     assert moved(start, module.state_dict(), "backbone") == []
     assert average.n_averaged == 4
@@ -420,7 +426,7 @@ def test_an_average_whose_statistics_are_measured_anew(order, policy, still):
     module = transfer()
     for _, part in norms_of(module):
         part.running_var.fill_(1e6)
-    callbacks = [FineTuning(policy, probe_epochs=2), SWA(1, anneal="none")]
+    callbacks = [tuning(policy, probe_epochs=2), SWA(1, anneal="none")]
     fit(module, callbacks[::order], epochs=3)
     kept = [name for name, part in norms_of(module) if part.running_var.eq(1e6).all()]
     assert kept == [name for name, _ in norms_of(module)][:still]
@@ -434,7 +440,7 @@ def test_an_average_that_is_resumed_within_an_epoch_leaves_frozen_norms_alone(tm
     for path in (None, *(tmp_path / f"epoch={n // 4}-step={n}.ckpt" for n in (3, 6, 9))):
         for _, part in norms_of(module):
             part.running_var.fill_(1e6)
-        callbacks = [SWA(0, anneal="none"), FineTuning("linear_probe"), ExactResume(), keep]
+        callbacks = [SWA(0, anneal="none"), tuning("linear_probe"), ExactResume(), keep]
         fit(module, callbacks, path=path, enable_checkpointing=True)
         assert all(part.running_var.eq(1e6).all() for _, part in norms_of(module))
 
@@ -444,7 +450,7 @@ def test_a_fit_leaves_no_trace_on_the_module():
     module.backbone.stages[2][3].eval()
     module.head.bias.requires_grad = False
     before = [p.requires_grad for p in module.parameters()], [m.training for m in module.modules()]
-    fit(module, [FineTuning("linear_probe", layer_decay=0.5)], limit_val_batches=0)
+    fit(module, [tuning("linear_probe", layer_decay=0.5)], limit_val_batches=0)
     assert ([p.requires_grad for p in module.parameters()], [m.training for m in module.modules()]) == before
     assert hooks(module) == 0
     assert "configure_optimizers" not in vars(module)
@@ -452,7 +458,7 @@ def test_a_fit_leaves_no_trace_on_the_module():
 
 def test_a_second_fit_begins_with_its_own_probe():
     """The first one's lasted for three of ten epochs; here are four."""
-    callback = FineTuning(probe_epochs=0.3)
+    callback = tuning(probe_epochs=0.3)
     assert [len(parts) for parts in watched(transfer(), callback, epochs=10).learning] == [0] * 3 + [4] * 7
     assert [len(parts) for parts in watched(transfer(), callback, epochs=4).learning] == [0] * 1 + [4] * 3
 
@@ -468,7 +474,7 @@ def interrupted(policy, tmp_path, *, every=None, extra=(), drop=0.2):
         module = transfer(
             Scheduled, make_schedule=SCHEDULES["OneCycleLR"], drop=drop, optimizer=lambda p: AdamW(p, 0.01)
         )
-        callback = FineTuning(policy, probe_epochs=2, **options)
+        callback = tuning(policy, probe_epochs=2, **options)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
             used = fit(module, [*extra, callback, *save], epochs=4, path=path, enable_checkpointing=True)
@@ -506,14 +512,14 @@ def test_resumed_within_an_epoch_equals_uninterrupted_with_exact_resume(policy, 
 def test_a_run_that_is_resumed_for_longer_does_not_return_to_its_probe(tmp_path):
     """0.5 of 4 epochs are 2; of 12 they would be 6, and the fifth would freeze what has begun to learn."""
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    fit(transfer(), [FineTuning(probe_epochs=0.5), keep], epochs=4, enable_checkpointing=True)
+    fit(transfer(), [tuning(probe_epochs=0.5), keep], epochs=4, enable_checkpointing=True)
     for epoch, expected in ((3, [4] * 8), (0, [0] + [4] * 10)):
         witness = Witness()
         path = tmp_path / f"epoch={epoch}.ckpt"
-        fit(transfer(), [FineTuning(probe_epochs=0.5), witness], epochs=12, path=path)
+        fit(transfer(), [tuning(probe_epochs=0.5), witness], epochs=12, path=path)
         assert [len(parts) for parts in witness.learning] == expected
     witness = Witness()
-    fit(transfer(), [FineTuning(probe_epochs=0.25), witness], epochs=12, path=tmp_path / "epoch=0.ckpt")
+    fit(transfer(), [tuning(probe_epochs=0.25), witness], epochs=12, path=tmp_path / "epoch=0.ckpt")
     assert [len(parts) for parts in witness.learning] == [0] * 2 + [
         4
     ] * 9  # another setting is given: it holds
@@ -539,8 +545,8 @@ def test_two_processes_agree_and_do_what_one_does(tmp_path):
 def test_strategies_that_shard_parameters_are_refused(strategy):
     trainer = SimpleNamespace(strategy=object.__new__(strategy))
     with pytest.raises(UserError, match=f"got {strategy.__name__}. Set `strategy: ddp`"):
-        FineTuning().setup(trainer, transfer(), "fit")
-    FineTuning().setup(trainer, transfer(), "test")
+        tuning().setup(trainer, transfer(), "fit")
+    tuning().setup(trainer, transfer(), "test")
 
 
 class Headless(Transfer):
@@ -589,23 +595,23 @@ def test_says_what_is_wrong(kind, options, says):
         says = "begins with what lies outside"
     module = transfer(kind)
     with pytest.raises(UserError, match=re.escape(says)):
-        fit(module, [FineTuning(**options)])
+        fit(module, [tuning(**options)])
     assert "configure_optimizers" not in vars(module)
     assert all(p.requires_grad for p in module.parameters())
 
 
 def test_a_fraction_of_a_run_without_an_end_is_refused():
     with pytest.raises(UserError, match="has no `max_epochs`"):
-        fit(transfer(), [FineTuning()], epochs=-1, max_steps=4)
+        fit(transfer(), [tuning()], epochs=-1, max_steps=4)
     witness = Witness()
-    fit(transfer(), [FineTuning(probe_epochs=1), witness], epochs=-1, max_steps=8)
+    fit(transfer(), [tuning(probe_epochs=1), witness], epochs=-1, max_steps=8)
     assert witness.learning == [[], PARTS]
 
 
 def test_a_module_without_a_head_can_be_fine_tuned():
     module = transfer(Headless)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    fit(module, [FineTuning("finetune", freeze_until=1)], epochs=1)
+    fit(module, [tuning("finetune", freeze_until=1)], epochs=1)
     assert moved(before, module.state_dict(), "backbone.stem") == []
     assert moved(before, module.state_dict(), "backbone.stages") != []
 
@@ -614,7 +620,7 @@ def test_an_image_classifier_by_the_handbook(tmp_path):
     """Probe, then fine-tune a ViT with decayed rates: the two groups of the weight decay are cut by depth."""
     seed_everything(1, verbose=False)
     model = ImageClassifier("test_vit", num_classes=10, in_chans=1, image_size=32)
-    trainer = Trainer(**QUIET, max_epochs=2, callbacks=[FineTuning(probe_epochs=1, layer_decay=0.75)])
+    trainer = Trainer(**QUIET, max_epochs=2, callbacks=[tuning(probe_epochs=1, layer_decay=0.75)])
     trainer.fit(model, datamodule=DigitsDataModule(limit_per_class=4, batch_size=20))
     groups = {group["name"]: group for group in trainer.optimizers[0].param_groups}
     top = groups["decay/head"]["initial_lr"]

@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from torch import nn
 
+from lightning_recipes import FineTuning
+
 from ..contract.toys import fit
 
 
@@ -99,3 +101,8 @@ def rates(optimizer, module):
 
 
 __all__ = ["PARTS", "Backbone", "Transfer", "Witness", "fit", "moved", "rates", "transfer"]
+
+
+def tuning(policy="probe_then_finetune", **options):
+    """Return a `FineTuning` whose norms learn with their layers, so that they show which are frozen."""
+    return FineTuning(policy, **{"freeze_norms": False, **options})
