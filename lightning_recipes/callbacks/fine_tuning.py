@@ -88,6 +88,7 @@ class FineTuning(Callback):
         self._freezer: Freezer | None = None
         self._release: Callable[[], None] | None = None
         self._probing: int | None = None  # epochs of the head alone in this run
+        self._resumed: list[int] | None = None  # groups of each optimizer in the checkpoint
 
     @property
     def state_key(self) -> str:
@@ -109,7 +110,7 @@ class FineTuning(Callback):
                 "Set `strategy: ddp`."
             )
         self._leave(pl_module)
-        self._probing = None
+        self._probing = self._resumed = None
         if self.policy in ("scratch", "linear_probe"):
             return
 
@@ -148,6 +149,7 @@ class FineTuning(Callback):
                 self._probing = probing_epochs(self.probe_epochs, trainer.max_epochs)
             self._settings["probe_epochs"] = self._probing
         self._refuse_what_cannot_learn(trainer, pl_module, backbone)
+        self._refuse_other_groups(trainer)
         self._freezer = Freezer(backbone)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -193,6 +195,13 @@ class FineTuning(Callback):
         """Take that back, unless other settings are given now."""
         if state_dict["probe_epochs"] == self.probe_epochs:
             self._probing = state_dict["probing"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look how the groups were cut in the run that is resumed."""
+        states = checkpoint.get("optimizer_states")
+        self._resumed = [len(state["param_groups"]) for state in states] if states else None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
@@ -243,6 +252,15 @@ class FineTuning(Callback):
             raise UserError(
                 f"`{self.policy}` trains the backbone, whose features {type(data).__name__} has computed "
                 "once and for all. Take `linear_probe`, or the images themselves."
+            )
+
+    def _refuse_other_groups(self, trainer: Trainer) -> None:
+        ours = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
+        if self._resumed is not None and len(ours) == len(self._resumed) and ours != self._resumed:
+            raise UserError(
+                f"The checkpoint's optimizer has {sum(self._resumed)} parameter groups, this one {sum(ours)}: "
+                "a run is resumed with the policy and the `layer_decay` that it began with. To go on in "
+                "another way, begin a run from its weights, or take `probe_then_finetune` from the start."
             )
 
     def _part(self, pl_module: LightningModule) -> nn.Module:

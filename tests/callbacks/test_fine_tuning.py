@@ -507,6 +507,25 @@ def test_resumed_within_an_epoch_equals_uninterrupted_with_exact_resume(policy, 
             assert same(resumed[part], expected), (path.name, part)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ([FineTuning("linear_probe")], {"policy": "finetune"}, "1 parameter groups, this one 2"),
+        ([], {"policy": "finetune"}, "1 parameter groups, this one 2"),
+        ([FineTuning("finetune")], {"policy": "linear_probe"}, "2 parameter groups, this one 1"),
+        ([FineTuning("finetune")], {"policy": "finetune", "layer_decay": 0.5}, "2 .* this one 5"),
+    ],
+)
+def test_a_run_that_is_resumed_with_other_groups_is_refused(before, after, counts, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="one")
+    fit(transfer(), [*before, keep], epochs=1, enable_checkpointing=True)
+    witness, callback = Witness(), FineTuning(**after)
+    with pytest.raises(UserError, match=counts):
+        fit(transfer(), [callback], epochs=2, path=tmp_path / "one.ckpt")
+    fit(transfer(), [callback, witness], epochs=1)  # a new run is none of that one's
+    assert len(witness.learning) == 1
+
+
 def test_a_run_that_is_resumed_for_longer_does_not_return_to_its_probe(tmp_path):
     """0.5 of 4 epochs are 2; of 12 they would be 6, and the fifth would freeze what has begun to learn."""
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
