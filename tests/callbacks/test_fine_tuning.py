@@ -627,6 +627,17 @@ def test_a_fraction_of_a_run_without_an_end_is_refused():
     assert witness.learning == [[], PARTS]
 
 
+@pytest.mark.parametrize(
+    ("options", "epochs", "warns"),
+    [({"probe_epochs": 2}, 2, True), ({}, 1, True), ({"probe_epochs": 1}, 2, False), ({}, 2, False)],
+)
+def test_a_probe_as_long_as_the_run_is_warned_of(options, epochs, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(transfer(), [FineTuning(**options)], epochs=epochs)
+    assert any("the backbone never learns" in str(one.message) for one in caught) == warns
+
+
 def test_a_module_without_a_head_can_be_fine_tuned():
     module = transfer(Headless)
     before = {name: value.clone() for name, value in module.state_dict().items()}
