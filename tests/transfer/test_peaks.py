@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim import lr_scheduler as torch_schedulers
+from torch.optim.swa_utils import SWALR
 
 from lightning_recipes.schedules import SHAPES, Schedule
 from lightning_recipes.transfer import layerwise_rates, rate_shares, scale_peaks, schedulers_of
@@ -38,6 +39,10 @@ SCHEDULERS = {
     ),
     "warm-up and one cycle": sequential(
         lambda o: S.LinearLR(o, 0.1, total_iters=4), lambda o: S.OneCycleLR(o, 0.7, 8)
+    ),
+    "SWALR": lambda o: SWALR(o, 0.2, anneal_epochs=5),
+    "a constant rate and SWALR": sequential(
+        lambda o: S.ConstantLR(o, 0.5, 2), lambda o: SWALR(o, 0.2, anneal_epochs=5)
     ),
     "ChainedScheduler": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 4), S.ExponentialLR(o, 0.9)]),
     **{f"our {s}": lambda o, s=s: Schedule(o, STEPS, shape=s, epochs=100) for s in SHAPES},
