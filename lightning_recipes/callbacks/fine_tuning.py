@@ -270,7 +270,8 @@ class FineTuning(Callback):
 
     def _part(self, pl_module: LightningModule) -> nn.Module:
         try:
-            return pl_module.get_submodule(self.backbone)
+            part = pl_module.get_submodule(self.backbone)
+            return getattr(part, "_orig_mod", part)  # within what `torch.compile` returns: its names
         except AttributeError:
             parts = [name for name, _ in pl_module.named_children()]
             raise UserError(

@@ -638,6 +638,15 @@ def test_a_probe_as_long_as_the_run_is_warned_of(options, epochs, warns):
     assert any("the backbone never learns" in str(one.message) for one in caught) == warns
 
 
+def test_a_compiled_backbone_is_that_within():
+    plain, compiled = transfer(), transfer()
+    compiled.backbone = torch.compile(compiled.backbone, backend="eager")
+    for module in (plain, compiled):
+        fit(module, [FineTuning("gradual_unfreeze", layer_decay=0.5)], epochs=3)
+    tensors = {n.replace("_orig_mod.", ""): value for n, value in compiled.state_dict().items()}
+    assert same(tensors, dict(plain.state_dict()))
+
+
 def test_a_module_without_a_head_can_be_fine_tuned():
     module = transfer(Headless)
     before = {name: value.clone() for name, value in module.state_dict().items()}
