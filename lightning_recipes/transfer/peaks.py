@@ -71,11 +71,17 @@ def schedulers_of(configured: object) -> Iterator[LRScheduler]:
 
 
 def _scaled(rates: Sequence[Any], scales: Sequence[float]) -> list[Any]:
-    """Return each rate times its scale where they are one for all, and as they are where they differ.
+    """Return each rate times its scale where those with one are the head's, and as they are where they differ.
+
+    Others may differ: those of a second backbone, which has had its share.
 
     >>> _scaled([0.5, 0.5], [1.0, 0.5]), _scaled([0.5, 0.25], [1.0, 0.5])
     ([0.5, 0.25], [0.5, 0.25])
+    >>> _scaled([0.5, 0.25, 0.5], [1.0, 1.0, 0.5])
+    [0.5, 0.25, 0.25]
     """
-    if any(rate != rates[0] for rate in rates):
+    ours = [rate for rate, scale in zip(rates, scales, strict=True) if scale != 1]
+    others = [rate for rate, scale in zip(rates, scales, strict=True) if scale == 1]
+    if any(rate != ours[0] for rate in ours) or (ours and others and ours[0] not in others):
         return list(rates)
     return [rate * scale for rate, scale in zip(rates, scales, strict=True)]
