@@ -79,6 +79,8 @@ class FineTuning(Callback):
             raise UserError(f"`unfreeze_every` must be at least 1, got {unfreeze_every}.")
         first_trained_stage(policy, 0, n_stages=0)
         probing_epochs(probe_epochs, 1)
+        if policy == "scratch" and freeze_until is not None:
+            raise UserError(f"`scratch` trains all, got `freeze_until: {freeze_until}`. Take `finetune`.")
         self.policy: PolicyName = policy
         self.backbone = backbone
         self.backbone_scale, self.layer_decay = backbone_scale, layer_decay

@@ -619,6 +619,11 @@ def test_says_what_is_wrong(kind, options, says):
     assert all(p.requires_grad for p in module.parameters())
 
 
+def test_scratch_freezes_nothing():
+    with pytest.raises(UserError, match="`scratch` trains all, got `freeze_until: layer3`. Take `finetune`"):
+        FineTuning("scratch", freeze_until="layer3")
+
+
 def test_a_fraction_of_a_run_without_an_end_is_refused():
     with pytest.raises(UserError, match="has no `max_epochs`"):
         fit(transfer(), [FineTuning()], epochs=-1, max_steps=4)
