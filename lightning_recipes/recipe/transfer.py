@@ -120,6 +120,11 @@ def advise_transfer(
             )
     finally:
         data.trainer = before
+    if distance is None and len(features) < 2:
+        raise UserError(
+            f"{type(model.backbone).__name__} has no BatchNorm by which to measure a distance: two or more stages "
+            f"must tell, got {', '.join(features)} alone. Leave `stages` out, or name more."
+        )
     found = probe_accuracies(features, targets, val_features, val_targets)
     similar = _last_is_best(found, len(val_targets)) if distance is None else distance <= SIMILAR
     advice = advise(float(counts.double().quantile(0.5)), similar=similar, distance=distance)

@@ -230,6 +230,13 @@ class Marks(Few):
         ),
         (pretrained, Marks, 4, "needs one label an image, got several"),
         (pretrained, Few, 6, "`stages` must lie in 1..5, the stages of the backbone (act1, layer1"),
+        (
+            lambda folder: pretrained(folder, "test_vit"),
+            Few,
+            1,
+            "VisionTransformer has no BatchNorm by which to measure a distance: two or more stages must tell, got "
+            "blocks.5 alone",
+        ),
         (pretrained, Few, ["layer5"], "`stages` must be of act1, layer1, layer2, layer3, layer4, got layer5"),
     ],
 )
