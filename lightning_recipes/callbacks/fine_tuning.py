@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -80,6 +80,8 @@ class FineTuning(Callback):
             raise UserError(f"`unfreeze_every` must be at least 1, got {unfreeze_every}.")
         first_trained_stage(policy, 0, n_stages=0)
         probing_epochs(probe_epochs, 1)
+        if policy == "scratch" and freeze_until is not None:
+            raise UserError(f"`scratch` trains all, got `freeze_until: {freeze_until}`. Take `finetune`.")
         self.policy: PolicyName = policy
         self.backbone = backbone
         self.backbone_scale, self.layer_decay = backbone_scale, layer_decay
@@ -89,6 +91,7 @@ class FineTuning(Callback):
         self._freezer: Freezer | None = None
         self._release: Callable[[], None] | None = None
         self._probing: int | None = None  # epochs of the head alone in this run
+        self._resumed: list[int] | None = None  # groups of each optimizer in the checkpoint
 
     @property
     def state_key(self) -> str:
@@ -110,7 +113,7 @@ class FineTuning(Callback):
                 "Set `strategy: ddp`."
             )
         self._leave(pl_module)
-        self._probing = None
+        self._probing = self._resumed = None
         if self.policy in ("scratch", "linear_probe"):
             return
 
@@ -148,7 +151,13 @@ class FineTuning(Callback):
             if self._probing is None:
                 self._probing = probing_epochs(self.probe_epochs, trainer.max_epochs)
             self._settings["probe_epochs"] = self._probing
+            if 0 < (trainer.max_epochs or -1) <= self._probing and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                rank_zero_warn(
+                    f"FineTuning probes for {self._probing} epochs, and the run has {trainer.max_epochs}: the "
+                    "backbone never learns. Lower `probe_epochs`, or train longer."
+                )
         self._refuse_what_cannot_learn(trainer, pl_module, backbone)
+        self._refuse_other_groups(trainer)
         self._freezer = Freezer(backbone)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -194,6 +203,13 @@ class FineTuning(Callback):
         """Take that back, unless other settings are given now."""
         if state_dict["probe_epochs"] == self.probe_epochs:
             self._probing = state_dict["probing"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look how the groups were cut in the run that is resumed."""
+        states = checkpoint.get("optimizer_states")
+        self._resumed = [len(state["param_groups"]) for state in states] if states else None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
@@ -247,9 +263,19 @@ class FineTuning(Callback):
                 "once and for all. Take `linear_probe`, or the images themselves."
             )
 
+    def _refuse_other_groups(self, trainer: Trainer) -> None:
+        ours = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
+        if self._resumed is not None and len(ours) == len(self._resumed) and ours != self._resumed:
+            raise UserError(
+                f"The checkpoint's optimizer has {sum(self._resumed)} parameter groups, this one {sum(ours)}: "
+                "a run is resumed with the policy and the `layer_decay` that it began with. To go on in "
+                "another way, begin a run from its weights, or take `probe_then_finetune` from the start."
+            )
+
     def _part(self, pl_module: LightningModule) -> nn.Module:
         try:
-            return pl_module.get_submodule(self.backbone)
+            part = pl_module.get_submodule(self.backbone)
+            return getattr(part, "_orig_mod", part)  # within what `torch.compile` returns: its names
         except AttributeError:
             parts = [name for name, _ in pl_module.named_children()]
             raise UserError(

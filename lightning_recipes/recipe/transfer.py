@@ -55,7 +55,7 @@ class TransferReport:
         if a.distance is not None:
             far = f"{a.distance:.3f} ({kind}; up to {SIMILAR} counts as similar)"
         table = Table(title="Transfer", show_header=False)
-        table.add_row("images a class", f"{a.images_per_class:.0f} (median), {self.fewest} (least)")
+        table.add_row("images a class", f"{a.images_per_class:g} (median), {self.fewest} (least)")
         table.add_row("distance to pretraining", far)
         for stage, accuracy in self.stages.items():
             table.add_row(f"probe at {stage}", f"{accuracy:.1%}")
@@ -120,9 +120,14 @@ def advise_transfer(
             )
     finally:
         data.trainer = before
+    if distance is None and len(features) < 2:
+        raise UserError(
+            f"{type(model.backbone).__name__} has no BatchNorm by which to measure a distance: two or more stages "
+            f"must tell, got {', '.join(features)} alone. Leave `stages` out, or name more."
+        )
     found = probe_accuracies(features, targets, val_features, val_targets)
     similar = _last_is_best(found, len(val_targets)) if distance is None else distance <= SIMILAR
-    advice = advise(float(counts.median()), similar=similar, distance=distance)
+    advice = advise(float(counts.double().quantile(0.5)), similar=similar, distance=distance)
     return TransferReport(advice, _first_trained(model, advice), found, int(counts.min()))
 
 

@@ -59,7 +59,7 @@ def advise(images_per_class: float, *, similar: bool, distance: float | None = N
     ('linear_probe', 'probe_then_finetune')
     """
     few = images_per_class < FEW
-    size = f"{images_per_class:.0f} images a class are {'few' if few else 'many'}"
+    size = f"{images_per_class:g} images a class are {'few' if few else 'many'}"
     where = "like those of pretraining" if similar else "unlike those of pretraining"
     policy: PolicyName
     if few and similar:

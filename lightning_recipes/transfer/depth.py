@@ -62,7 +62,7 @@ def depths(backbone: Any) -> Depths:  # noqa: ANN401 - timm's classes
         backbone: A module with timm's method `group_matcher(coarse)`.
 
     Raises:
-        UserError: It has none.
+        UserError: It has none, or one that tells no stages, or matches nothing.
 
     >>> import timm
     >>> found = depths(timm.create_model("resnet10t", num_classes=0))
@@ -77,10 +77,22 @@ def depths(backbone: Any) -> Depths:  # noqa: ANN401 - timm's classes
             "Leave `layer_decay` at 1 and `freeze_until` out, or give the class timm's method "
             "`group_matcher(self, coarse=False)`."
         )
-    layers, stages = (
-        dict(group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True))
-        for coarse in (False, True)
-    )
+    try:
+        layers, stages = (
+            dict(group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True))
+            for coarse in (False, True)
+        )
+    except AssertionError as error:  # timm's way to say that it is not there yet
+        raise UserError(
+            f"The `group_matcher` of {type(backbone).__name__} does not tell its stages: {error}. Leave "
+            "`layer_decay` at 1 and `freeze_until` out, or take another backbone."
+        ) from error
+    parts = {name.rpartition(".")[0] for name in layers}
+    if len(parts) > 1 and len(set(layers.values())) == 1:
+        raise UserError(
+            f"The patterns of {type(backbone).__name__}'s `group_matcher` match none of its parameters, such "
+            f"as {next(iter(layers))}, or tell them not apart. They are regular expressions of names."
+        )
     names = []
     for stage in range(max(stages.values()) + 1):
         members = [name for name in stages if stages[name] == stage]

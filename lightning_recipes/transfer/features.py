@@ -83,6 +83,8 @@ def chosen_stages(names: Sequence[str], stages: int | Sequence[str] | None) -> l
                 f"got {stages}."
             )
         return list(range(len(names) - stages, len(names)))
+    if not stages:
+        raise UserError(f"`stages` must name one or more of {', '.join(names)}, got none.")
     if unknown := [stage for stage in stages if stage not in names]:
         raise UserError(f"`stages` must be of {', '.join(names)}, got {', '.join(unknown)}.")
     return [index for index, name in enumerate(names) if name in stages]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import SWALR
 
 from ..utils.errors import UserError
 from .rates import Cut
@@ -16,8 +17,8 @@ def scale_peaks(schedulers: Iterable[LRScheduler], cuts: Sequence[Cut]) -> None:
     """Scale the rates that a scheduler has brought along for all groups, as `OneCycleLR` does.
 
     Most schedulers multiply the rates that the groups have. `OneCycleLR` and `CyclicLR` set them to a peak of
-    their own, `ReduceLROnPlateau` has a floor of its own: where it is one for all groups, each gets its
-    share. Rates that were given group by group stay.
+    their own, `SWALR` to a last rate, and `ReduceLROnPlateau` has a floor: where it is one for all groups,
+    each gets its share. Rates that were given group by group stay.
 
     Args:
         schedulers: New ones.
@@ -42,6 +43,9 @@ def scale_peaks(schedulers: Iterable[LRScheduler], cuts: Sequence[Cut]) -> None:
                 f"`eta_min` of {type(scheduler).__name__} must lie below the rates of all layers, got "
                 f"{floor}: the lowest ones begin at {least:.3g} and would rise. Set it to 0."
             )
+        if isinstance(scheduler, SWALR):
+            for group, rate in zip(groups, _scaled([g["swa_lr"] for g in groups], scales), strict=True):
+                group["swa_lr"] = rate
         if isinstance(scheduler, CyclicLR):
             scheduler.base_lrs = _scaled(scheduler.base_lrs, scales)
             scheduler.max_lrs = _scaled(scheduler.max_lrs, scales)
@@ -67,11 +71,17 @@ def schedulers_of(configured: object) -> Iterator[LRScheduler]:
 
 
 def _scaled(rates: Sequence[Any], scales: Sequence[float]) -> list[Any]:
-    """Return each rate times its scale where they are one for all, and as they are where they differ.
+    """Return each rate times its scale where those with one are the head's, and as they are where they differ.
+
+    Others may differ: those of a second backbone, which has had its share.
 
     >>> _scaled([0.5, 0.5], [1.0, 0.5]), _scaled([0.5, 0.25], [1.0, 0.5])
     ([0.5, 0.25], [0.5, 0.25])
+    >>> _scaled([0.5, 0.25, 0.5], [1.0, 1.0, 0.5])
+    [0.5, 0.25, 0.25]
     """
-    if any(rate != rates[0] for rate in rates):
+    ours = [rate for rate, scale in zip(rates, scales, strict=True) if scale != 1]
+    others = [rate for rate, scale in zip(rates, scales, strict=True) if scale == 1]
+    if any(rate != ours[0] for rate in ours) or (ours and others and ours[0] not in others):
         return list(rates)
     return [rate * scale for rate, scale in zip(rates, scales, strict=True)]

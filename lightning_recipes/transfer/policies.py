@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal, get_args
 
 from ..utils.errors import UserError, did_you_mean
@@ -60,7 +61,7 @@ def first_trained_stage(
 
 
 def probing_epochs(probe_epochs: float, max_epochs: int | None) -> int:
-    """Return for how many epochs the head is trained alone.
+    """Return for how many epochs the head is trained alone: of a fraction at least one, and not all.
 
     Args:
         probe_epochs: A number of epochs, or a fraction of the run in (0, 1).
@@ -72,7 +73,7 @@ def probing_epochs(probe_epochs: float, max_epochs: int | None) -> int:
     >>> probing_epochs(3, None), probing_epochs(0.25, 10)
     (3, 2)
     """
-    if probe_epochs < 0 or (probe_epochs > 1 and probe_epochs != int(probe_epochs)):
+    if not 0 <= probe_epochs < inf or (probe_epochs > 1 and probe_epochs != int(probe_epochs)):
         raise UserError(
             f"`probe_epochs` must be a whole number of epochs or a fraction in (0, 1), got {probe_epochs}."
         )
@@ -83,4 +84,4 @@ def probing_epochs(probe_epochs: float, max_epochs: int | None) -> int:
             f"`probe_epochs: {probe_epochs}` is a fraction of the run, which has no `max_epochs`. "
             "Give a number of epochs, or set `max_epochs`."
         )
-    return max(round(probe_epochs * max_epochs), 1)
+    return max(min(round(probe_epochs * max_epochs), max_epochs - 1), 1)

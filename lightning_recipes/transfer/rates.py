@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..utils.errors import UserError
 from .depth import Depths
 
 
@@ -72,6 +73,9 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
     Returns:
         Groups with a `name` and a learning rate each; one without a parameter of the backbone as it is.
 
+    Raises:
+        UserError: The rate is None, as where an optimizer finds its own.
+
     >>> weight, bias = nn.Linear(1, 1).parameters()
     >>> parts = split_group({"params": [weight, bias]}, 0.5, {weight: Share("backbone", 0.1)})
     >>> [(part["name"], part["lr"]) for part in parts]
@@ -86,6 +90,11 @@ def split_group(group: Mapping[str, Any], rate: Any, shares: Mapping[Tensor, Sha
     if all(share.label == "head" for share in parts):
         return [rest]
     rate = group.get("lr", rate)
+    if rate is None:
+        raise UserError(
+            "FineTuning gives the layers of the backbone their shares of the learning rate, got an optimizer "
+            "that finds its own (`lr: null`). Give it an `lr`, or take `linear_probe` or `scratch`."
+        )
     before = f"{group['name']}/" if "name" in group else ""
     ordered = sorted(parts, key=lambda share: (share.label != "head", -share.scale))
     return [
@@ -109,8 +118,9 @@ def layerwise_rates(shares: Mapping[Tensor, Share]) -> Iterator[list[Cut]]:
     cuts: list[Cut] = []
 
     def add_parts(self: Optimizer, param_group: dict[str, Any]) -> None:
-        if any(cut.group["params"] is param_group["params"] for cut in cuts):
-            add(self, param_group)  # of an optimizer around this one, which has its share
+        cut_before = any(cut.group["params"] is param_group["params"] for cut in cuts)
+        if cut_before or "lr" not in {**self.defaults, **param_group}:  # one around another, or within it
+            add(self, param_group)
             return
         for part in split_group(param_group, self.defaults.get("lr"), shares):
             if "name" in part:

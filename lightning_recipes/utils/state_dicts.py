@@ -19,7 +19,8 @@ CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors of a .pth, .pt, .ckpt or .safetensors file, on the CPU, in the file's order.
 
-    A training script's container is opened: an average's before the raw weights'. Of a checkpoint of
+    A training script's container is opened: an average's before the raw weights'; under any name where it is
+    the only one that holds tensors. Of a checkpoint of
     Lightning these are all tensors of the module, each under the module's name for it. The mark that
     `torch.compile` leaves in names is taken out. No code in the file is run.
 
@@ -54,16 +55,21 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     while isinstance(stored, Mapping):
         keys = [str(key) for key in stored]
         inner = next((stored[k] for k in CONTAINERS if isinstance(stored.get(k), Mapping)), None)
+        if inner is None and not _tensors(stored):  # under a name of its own, which must be the only one
+            held = [part for part in stored.values() if isinstance(part, Mapping) and _tensors(part)]
+            inner = held[0] if len(held) == 1 else None
         if inner is None:
             break
         stored = inner
-    named = stored.items() if isinstance(stored, Mapping) else ()
-    tensors = {
-        name.replace("_orig_mod.", ""): value
-        for name, value in named
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    found = _tensors(stored) if isinstance(stored, Mapping) else {}
+    tensors = {name.replace("_orig_mod.", ""): value for name, value in found.items()}
     if not tensors:
         has = f" It has {', '.join(keys[:5])}." if keys else ""
         raise UserError(f"{path} holds no tensors by name.{has} Save a `state_dict()` there.")
     return tensors
+
+
+def _tensors(stored: Mapping[object, object]) -> dict[str, Tensor]:
+    return {
+        name: value for name, value in stored.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }

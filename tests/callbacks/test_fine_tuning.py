@@ -509,6 +509,25 @@ def test_resumed_within_an_epoch_equals_uninterrupted_with_exact_resume(policy, 
             assert same(resumed[part], expected), (path.name, part)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ([FineTuning("linear_probe")], {"policy": "finetune"}, "1 parameter groups, this one 2"),
+        ([], {"policy": "finetune"}, "1 parameter groups, this one 2"),
+        ([FineTuning("finetune")], {"policy": "linear_probe"}, "2 parameter groups, this one 1"),
+        ([FineTuning("finetune")], {"policy": "finetune", "layer_decay": 0.5}, "2 .* this one 5"),
+    ],
+)
+def test_a_run_that_is_resumed_with_other_groups_is_refused(before, after, counts, tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="one")
+    fit(transfer(), [*before, keep], epochs=1, enable_checkpointing=True)
+    witness, callback = Witness(), FineTuning(**after)
+    with pytest.raises(UserError, match=counts):
+        fit(transfer(), [callback], epochs=2, path=tmp_path / "one.ckpt")
+    fit(transfer(), [callback, witness], epochs=1)  # a new run is none of that one's
+    assert len(witness.learning) == 1
+
+
 def test_a_run_that_is_resumed_for_longer_does_not_return_to_its_probe(tmp_path):
     """0.5 of 4 epochs are 2; of 12 they would be 6, and the fifth would freeze what has begun to learn."""
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
@@ -600,12 +619,37 @@ def test_says_what_is_wrong(kind, options, says):
     assert all(p.requires_grad for p in module.parameters())
 
 
+def test_scratch_freezes_nothing():
+    with pytest.raises(UserError, match="`scratch` trains all, got `freeze_until: layer3`. Take `finetune`"):
+        FineTuning("scratch", freeze_until="layer3")
+
+
 def test_a_fraction_of_a_run_without_an_end_is_refused():
     with pytest.raises(UserError, match="has no `max_epochs`"):
         fit(transfer(), [tuning()], epochs=-1, max_steps=4)
     witness = Witness()
     fit(transfer(), [tuning(probe_epochs=1), witness], epochs=-1, max_steps=8)
     assert witness.learning == [[], PARTS]
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "warns"),
+    [({"probe_epochs": 2}, 2, True), ({}, 1, True), ({"probe_epochs": 1}, 2, False), ({}, 2, False)],
+)
+def test_a_probe_as_long_as_the_run_is_warned_of(options, epochs, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(transfer(), [FineTuning(**options)], epochs=epochs)
+    assert any("the backbone never learns" in str(one.message) for one in caught) == warns
+
+
+def test_a_compiled_backbone_is_that_within():
+    plain, compiled = transfer(), transfer()
+    compiled.backbone = torch.compile(compiled.backbone, backend="eager")
+    for module in (plain, compiled):
+        fit(module, [FineTuning("gradual_unfreeze", layer_decay=0.5)], epochs=3)
+    tensors = {n.replace("_orig_mod.", ""): value for n, value in compiled.state_dict().items()}
+    assert same(tensors, dict(plain.state_dict()))
 
 
 def test_a_module_without_a_head_can_be_fine_tuned():

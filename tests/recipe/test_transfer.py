@@ -79,11 +79,33 @@ def test_the_four_cells_of_the_table(images, similar, policy, first, tmp_path, s
     report = advise_transfer(model, Few(limit_per_class=images))
     assert (report.advice.similar, report.advice.policy, report.freeze_until) == (similar, policy, first)
     assert (report.advice.distance <= advice.SIMILAR) == similar
-    assert report.advice.images_per_class == (images or 28)
+    assert report.advice.images_per_class == (images or 28.5)
     assert list(report.stages) == ["layer1", "layer2", "layer3", "layer4"]
     assert all(0.3 < accuracy <= 1 for accuracy in report.stages.values())
     option = "" if first is None else " --trainer.callbacks.freeze_until layer2"
     assert report.setting == f"--trainer.callbacks+=FineTuning --trainer.callbacks.policy {policy}{option}"
+
+
+class Uneven(Few):
+    """Two digits, of one of them a fourth as many."""
+
+    def load_samples(self):
+        given = super().load_samples()["train"]
+        ones = (given.targets == 1).nonzero()[:, 0]
+        zeros = (given.targets == 0).nonzero()[: len(ones) // 4, 0]
+        return {"train": given.subset(torch.cat([zeros, ones]).sort().values)}
+
+    @property
+    def class_names(self):
+        return ["0", "1"]
+
+
+def test_the_median_of_two_classes_lies_between_them(tmp_path):
+    data = Uneven()
+    report = advise_transfer(pretrained(tmp_path), data)
+    few, many = data.splits["train"].targets.bincount().tolist()
+    assert few < many
+    assert (report.fewest, report.advice.images_per_class) == (few, (few + many) / 2)
 
 
 def test_its_advice_can_be_followed(tmp_path, small):
@@ -208,6 +230,13 @@ class Marks(Few):
         ),
         (pretrained, Marks, 4, "needs one label an image, got several"),
         (pretrained, Few, 6, "`stages` must lie in 1..5, the stages of the backbone (act1, layer1"),
+        (
+            lambda folder: pretrained(folder, "test_vit"),
+            Few,
+            1,
+            "VisionTransformer has no BatchNorm by which to measure a distance: two or more stages must tell, got "
+            "blocks.5 alone",
+        ),
         (pretrained, Few, ["layer5"], "`stages` must be of act1, layer1, layer2, layer3, layer4, got layer5"),
     ],
 )

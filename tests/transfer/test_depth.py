@@ -88,6 +88,32 @@ def test_a_backbone_without_group_matcher_is_refused():
         depths(nn.Sequential(nn.Linear(1, 1)))
 
 
+class Mismatched(nn.Sequential):
+    """Has patterns that were meant for another network."""
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^stem", "blocks": r"^layers\.(\d+)"}
+
+
+def test_patterns_that_match_nothing_are_refused():
+    with pytest.raises(UserError, match=r"Mismatched's `group_matcher` match none .* such as 0.weight"):
+        depths(Mismatched(nn.Linear(1, 1), nn.Linear(1, 1)))
+    assert depths(Mismatched(nn.Linear(1, 1))).n_layers == 1
+
+
+class Unfinished(nn.Sequential):
+    """Knows its layers alone, as timm's RDNet."""
+
+    def group_matcher(self, coarse=False):
+        assert not coarse, "coarse grouping is not implemented"
+        return {"blocks": r"^(\d+)"}
+
+
+def test_a_backbone_that_does_not_tell_its_stages_is_refused():
+    with pytest.raises(UserError, match=r"Unfinished does not tell its stages: coarse grouping is not"):
+        depths(Unfinished(nn.Linear(1, 1), nn.Linear(1, 1)))
+
+
 def test_a_backbone_as_a_whole():
     found = whole(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
     assert set(found.layers) == {"0.weight", "0.bias", "1.weight", "1.bias"}

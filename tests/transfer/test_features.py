@@ -126,6 +126,7 @@ def test_some_stages_are_as_when_all_are_taken():
             "must lie in 1..5, the stages of the backbone (act1, layer1, layer2, layer3, layer4), got 6",
         ),
         (0, "must lie in 1..5"),
+        ([], "`stages` must name one or more of act1, layer1, layer2, layer3, layer4, got none"),
         (["layer4", "layer5"], "`stages` must be of act1, layer1, layer2, layer3, layer4, got layer5"),
     ],
 )

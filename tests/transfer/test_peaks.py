@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim import lr_scheduler as torch_schedulers
+from torch.optim.swa_utils import SWALR
 
 from lightning_recipes.schedules import SHAPES, Schedule
-from lightning_recipes.transfer import layerwise_rates, rate_shares, scale_peaks, schedulers_of
+from lightning_recipes.transfer import Share, layerwise_rates, rate_shares, scale_peaks, schedulers_of
 from lightning_recipes.transfer.depth import Depths
 from lightning_recipes.utils.errors import UserError
 
@@ -38,6 +39,10 @@ SCHEDULERS = {
     ),
     "warm-up and one cycle": sequential(
         lambda o: S.LinearLR(o, 0.1, total_iters=4), lambda o: S.OneCycleLR(o, 0.7, 8)
+    ),
+    "SWALR": lambda o: SWALR(o, 0.2, anneal_epochs=5),
+    "a constant rate and SWALR": sequential(
+        lambda o: S.ConstantLR(o, 0.5, 2), lambda o: SWALR(o, 0.2, anneal_epochs=5)
     ),
     "ChainedScheduler": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 4), S.ExponentialLR(o, 0.9)]),
     **{f"our {s}": lambda o, s=s: Schedule(o, STEPS, shape=s, epochs=100) for s in SHAPES},
@@ -125,6 +130,21 @@ def test_an_optimizer_of_the_backbone_alone_has_its_share_of_the_peak():
         schedulers = [S.OneCycleLR(optimizer, 0.7, STEPS, cycle_momentum=False) for optimizer in (one, two)]
     scale_peaks(schedulers_of(([one, two], schedulers)), cuts)
     assert [optimizer.param_groups[0]["max_lr"] for optimizer in (one, two)] == pytest.approx([0.07, 0.7])
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR", "SWALR", "CosineAnnealingLR"])
+def test_two_backbones_have_their_shares_of_the_peak(name):
+    plain, cut = Net(), Net()
+    one = SGD(plain.parameters(), 0.5, momentum=0.9)
+    expected = rates(plain, one, SCHEDULERS[name](one))
+    first, second = cut.backbone
+    with layerwise_rates({first.weight: Share("backbone", 0.05)}) as outer:
+        with layerwise_rates({second.weight: Share("backbone", 0.1)}) as inner:
+            two = SGD(cut.parameters(), 0.5, momentum=0.9)
+            scheduler = SCHEDULERS[name](two)
+        scale_peaks([scheduler], inner)
+    scale_peaks([scheduler], outer)
+    torch.testing.assert_close(rates(cut, two, scheduler), expected * SCALES, rtol=1e-9, atol=1e-12)
 
 
 def test_a_floor_above_a_layer_s_rate_is_refused():

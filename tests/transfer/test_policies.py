@@ -52,6 +52,8 @@ def test_an_unknown_policy_is_named_with_the_known():
         (0.3, 15, 4),
         (0.01, 10, 1),
         (0.99, 1, 1),
+        (0.9, 3, 2),
+        (0.3, 2, 1),
     ],
 )
 def test_a_probe_is_so_many_epochs_or_a_part_of_the_run(probe_epochs, max_epochs, expected):
@@ -65,6 +67,8 @@ def test_a_probe_is_so_many_epochs_or_a_part_of_the_run(probe_epochs, max_epochs
         (0.3, -1, "which has no `max_epochs`"),
         (-1, 10, "a fraction in (0, 1), got -1"),
         (2.5, 10, "a fraction in (0, 1), got 2.5"),
+        (float("nan"), 10, "a fraction in (0, 1), got nan"),
+        (float("inf"), 10, "a fraction in (0, 1), got inf"),
     ],
 )
 def test_a_probe_that_cannot_be(probe_epochs, max_epochs, says):

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim import Adafactor, param_groups_layer_decay
 from timm.optim.lamb import Lamb
 from timm.optim.lion import Lion
 from torch import nn
@@ -11,6 +11,7 @@ from torch.optim import SGD, Adagrad, AdamW
 
 from lightning_recipes.optimizers import parameter_groups
 from lightning_recipes.transfer import Share, depths, layerwise_rates, rate_shares, split_group, whole
+from lightning_recipes.utils.errors import UserError
 
 
 def whole_net(name):
@@ -204,20 +205,30 @@ def test_two_backbones_have_a_rate_each():
 class Around(torch.optim.Optimizer):
     """Hands its groups on to an optimizer within, as implementations of SAM do."""
 
-    def __init__(self, params, copied):
-        super().__init__(params, {"rho": 0.05, "lr": 0.5})
-        self.within = SGD([dict(group) for group in self.param_groups] if copied else self.param_groups)
+    def __init__(self, params, copied, **rate):
+        super().__init__(params, {"rho": 0.05, **rate})
+        groups = [dict(group) for group in self.param_groups] if copied else self.param_groups
+        self.within = SGD(groups, lr=0.5)
+        self.param_groups = self.within.param_groups
 
 
+@pytest.mark.parametrize("rate", [{"lr": 0.5}, {}])
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("form", ["a list", "groups", "ours"])
-def test_an_optimizer_around_another_has_its_groups_cut_once(form, copied):
+def test_an_optimizer_around_another_has_its_groups_cut_once(form, copied, rate):
     net = Net()
     inside = {id(p) for p in net.backbone.parameters()}
     with layerwise_rates(net.shares()) as cuts:
-        made = Around(FORMS[form](net), copied)
+        made = Around(FORMS[form](net), copied, **rate)
     assert len(cuts) == len(made.param_groups) == len(made.within.param_groups)
     for group in [*made.param_groups, *made.within.param_groups]:
         (within,) = {id(p) in inside for p in group["params"]}
         assert group["lr"] == pytest.approx(0.05 if within else 0.5)
-    assert [g["name"] for g in made.within.param_groups] == [g["name"] for g in made.param_groups]
+    names = [group["name"] for group in made.param_groups]
+    assert len(set(names)) == len(names)
+
+
+def test_an_optimizer_that_finds_its_own_rate_is_refused():
+    net = Net()
+    with layerwise_rates(net.shares()), pytest.raises(UserError, match=r"finds its own \(`lr: null`\)"):
+        Adafactor(net.parameters(), lr=None)

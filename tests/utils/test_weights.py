@@ -309,7 +309,10 @@ def test_the_summary_is_a_line_and_counts_what_it_leaves_out():
 # Files
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema"])
+KEYS = ["state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "net", "module"]
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_containers_are_opened(key, tmp_path):
     tensors = made().state_dict()
     torch.save({"epoch": 3, key: tensors, "optimizer": {"state": {0: torch.ones(1)}}}, tmp_path / "net.pth")
@@ -366,7 +369,9 @@ def bad_file(path, how):
     elif how == "a tensor":
         torch.save(torch.zeros(3), path)
     elif how == "no tensors":
-        torch.save({"net": {"a": torch.zeros(1)}, "epoch": 3, 0: torch.zeros(1)}, path)
+        torch.save({"net": {"a": 1.0}, "epoch": 3, 0: torch.zeros(1)}, path)
+    elif how == "two nets":
+        torch.save({"student": {"a": torch.zeros(1)}, "teacher": {"a": torch.ones(1)}}, path)
 
 
 @pytest.mark.parametrize(
@@ -386,6 +391,7 @@ def bad_file(path, how):
         ("a.pth", "code", "whose code is not run"),
         ("a.pth", "a tensor", "holds no tensors by name. Save a `state_dict"),
         ("a.pth", "no tensors", "holds no tensors by name. It has net, epoch, 0. Save a"),
+        ("a.pth", "two nets", "holds no tensors by name. It has student, teacher. Save a"),
     ],
 )
 def test_bad_files_say_what_is_wrong(name, how, says, tmp_path):
