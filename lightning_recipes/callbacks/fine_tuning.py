@@ -153,8 +153,8 @@ class FineTuning(Callback):
             rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
             if 0 < (trainer.max_epochs or -1) <= self._probing and not rehearsal:
                 rank_zero_warn(
-                    f"FineTuning probes for {self._probing} epochs, and the run has {trainer.max_epochs}: the "
-                    "backbone never learns. Lower `probe_epochs`, or train longer."
+                    f"FineTuning probes for {self._probing} epochs, and the run has {trainer.max_epochs}: "
+                    "the backbone never learns. Lower `probe_epochs`, or train longer."
                 )
         self._refuse_what_cannot_learn(trainer, pl_module, backbone)
         self._refuse_other_groups(trainer)
@@ -266,8 +266,8 @@ class FineTuning(Callback):
         ours = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
         if self._resumed is not None and len(ours) == len(self._resumed) and ours != self._resumed:
             raise UserError(
-                f"The checkpoint's optimizer has {sum(self._resumed)} parameter groups, this one {sum(ours)}: a "
-                "run is resumed with the policy and the `layer_decay` that it began with. To go on in "
+                f"The checkpoint's optimizer has {sum(self._resumed)} parameter groups, this one {sum(ours)}: "
+                "a run is resumed with the policy and the `layer_decay` that it began with. To go on in "
                 "another way, begin a run from its weights, or take `probe_then_finetune` from the start."
             )
 
