@@ -151,10 +151,11 @@ class FineTuning(Callback):
             if self._probing is None:
                 self._probing = probing_epochs(self.probe_epochs, trainer.max_epochs)
             self._settings["probe_epochs"] = self._probing
-            if 0 < (trainer.max_epochs or -1) <= self._probing and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rehearsal = trainer.fast_dev_run  # type: ignore[attr-defined]
+            if 0 < (trainer.max_epochs or -1) <= self._probing and not rehearsal:
                 rank_zero_warn(
-                    f"FineTuning probes for {self._probing} epochs, and the run has {trainer.max_epochs}: the "
-                    "backbone never learns. Lower `probe_epochs`, or train longer."
+                    f"FineTuning probes for {self._probing} epochs, and the run has {trainer.max_epochs}: "
+                    "the backbone never learns. Lower `probe_epochs`, or train longer."
                 )
         self._refuse_what_cannot_learn(trainer, pl_module, backbone)
         self._refuse_other_groups(trainer)

@@ -122,8 +122,8 @@ def advise_transfer(
         data.trainer = before
     if distance is None and len(features) < 2:
         raise UserError(
-            f"{type(model.backbone).__name__} has no BatchNorm by which to measure a distance: two or more stages "
-            f"must tell, got {', '.join(features)} alone. Leave `stages` out, or name more."
+            f"{type(model.backbone).__name__} has no BatchNorm by which to measure a distance: two or more "
+            f"stages must tell, got {', '.join(features)} alone. Leave `stages` out, or name more."
         )
     found = probe_accuracies(features, targets, val_features, val_targets)
     similar = _last_is_best(found, len(val_targets)) if distance is None else distance <= SIMILAR

@@ -71,7 +71,7 @@ def schedulers_of(configured: object) -> Iterator[LRScheduler]:
 
 
 def _scaled(rates: Sequence[Any], scales: Sequence[float]) -> list[Any]:
-    """Return each rate times its scale where those with one are the head's, and as they are where they differ.
+    """Return each rate times its scale where those with one are the head's, and as they are where not.
 
     Others may differ: those of a second backbone, which has had its share.
 

@@ -620,7 +620,7 @@ def test_says_what_is_wrong(kind, options, says):
 
 
 def test_scratch_freezes_nothing():
-    with pytest.raises(UserError, match="`scratch` trains all, got `freeze_until: layer3`. Take `finetune`"):
+    with pytest.raises(UserError, match=r"`scratch` trains all, got `freeze_until: layer3`\. Take"):
         FineTuning("scratch", freeze_until="layer3")
 
 

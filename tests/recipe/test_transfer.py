@@ -234,8 +234,8 @@ class Marks(Few):
             lambda folder: pretrained(folder, "test_vit"),
             Few,
             1,
-            "VisionTransformer has no BatchNorm by which to measure a distance: two or more stages must tell, got "
-            "blocks.5 alone",
+            "VisionTransformer has no BatchNorm by which to measure a distance: two or more stages must "
+            "tell, got blocks.5 alone",
         ),
         (pretrained, Few, ["layer5"], "`stages` must be of act1, layer1, layer2, layer3, layer4, got layer5"),
     ],
