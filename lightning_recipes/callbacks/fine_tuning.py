@@ -16,6 +16,7 @@ from ..transfer import (
     Depths,
     Freezer,
     PolicyName,
+    check_groups,
     depths,
     first_trained_stage,
     layerwise_rates,
@@ -158,7 +159,8 @@ class FineTuning(Callback):
                     "the backbone never learns. Lower `probe_epochs`, or train longer."
                 )
         self._refuse_what_cannot_learn(trainer, pl_module, backbone)
-        self._refuse_other_groups(trainer)
+        if self._resumed is not None:
+            check_groups(self._resumed, [len(o.param_groups) for o in trainer.optimizers])
         self._freezer = Freezer(backbone)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -262,15 +264,6 @@ class FineTuning(Callback):
             raise UserError(
                 f"`{self.policy}` trains the backbone, whose features {type(data).__name__} has computed "
                 "once and for all. Take `linear_probe`, or the images themselves."
-            )
-
-    def _refuse_other_groups(self, trainer: Trainer) -> None:
-        ours = [len(optimizer.param_groups) for optimizer in trainer.optimizers]
-        if self._resumed is not None and len(ours) == len(self._resumed) and ours != self._resumed:
-            raise UserError(
-                f"The checkpoint's optimizer has {sum(self._resumed)} parameter groups, this one {sum(ours)}: "
-                "a run is resumed with the policy and the `layer_decay` that it began with. To go on in "
-                "another way, begin a run from its weights, or take `probe_then_finetune` from the start."
             )
 
     def _part(self, pl_module: LightningModule) -> nn.Module:

@@ -4,7 +4,7 @@ from .depth import Depths, depths, whole
 from .freezing import Freezer, norm_layers
 from .peaks import scale_peaks, schedulers_of
 from .policies import PolicyName, first_trained_stage, probing_epochs
-from .rates import Cut, Share, layerwise_rates, rate_shares, split_group
+from .rates import Cut, Share, check_groups, layerwise_rates, rate_shares, split_group
 
 __all__ = [
     "Cut",
@@ -12,6 +12,7 @@ __all__ = [
     "Freezer",
     "PolicyName",
     "Share",
+    "check_groups",
     "depths",
     "first_trained_stage",
     "layerwise_rates",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -147,3 +147,23 @@ def _free_name(name: str, taken: Collection[str | None]) -> str:
 
 def _share(member: Any, shares: Mapping[Tensor, Share]) -> Share:  # noqa: ANN401 - a tensor, or its name and it
     return shares.get(member[1] if isinstance(member, tuple) else member, Share("head", 1.0))
+
+
+def check_groups(resumed: Sequence[int], groups: Sequence[int]) -> None:
+    """Refuse to go on with a run whose parameter groups were cut in another way.
+
+    Args:
+        resumed: Groups of each optimizer in the checkpoint.
+        groups: Those of the run that is to go on.
+
+    Raises:
+        UserError: The numbers of groups differ.
+
+    >>> check_groups([4], [4])
+    """
+    if len(groups) == len(resumed) and list(groups) != list(resumed):
+        raise UserError(
+            f"The checkpoint's optimizer has {sum(resumed)} parameter groups, this one {sum(groups)}: a run "
+            "is resumed with the policy and the `layer_decay` that it began with. To go on in another way, "
+            "begin a run from its weights, or take `probe_then_finetune` from the start."
+        )
