@@ -28,8 +28,8 @@ NLL nats; at the right, differences to the defaults, which are ReLU, timm's weig
     schedule inverse_sqrt, warm-up of a tenth    71.0 ± 0.8   0.872 ± 0.030   -1.2 ± 0.1   +0.011 ± 0.011
     schedule inverse_time, warm-up of a tenth    69.4 ± 0.7   0.951 ± 0.040   -2.8 ± 1.0   +0.090 ± 0.028
 
-So small a set, and so short a run (240 steps), is no verdict on a choice; each was taken as it comes, and none
-was tuned. Zero-residual changes nothing, for timm's ResNets begin so.
+So small a set, and so short a run (240 steps), is no verdict on a choice; each was taken as it comes, and
+none was tuned. Zero-residual changes nothing, for timm's ResNets begin so.
 
 All: test_resnet (0.37 million parameters) at 32 x 32, no augmentation, batches of 32, 40 epochs; AdamW with a
 rate of 2e-3 and no decay. AMD EPYC, 2 cores, one thread; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm
