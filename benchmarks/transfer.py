@@ -1,6 +1,22 @@
 """What pretraining gives on small data: from scratch, linear probe, fine-tuning, and probe then fine-tune.
 
-python benchmarks/transfer.py
+Result (test accuracy in %, and seconds of the fit; mean over 3 seeds, ranges in the CSV):
+
+    images a class, epochs        10, 20         50, 10         200, 4
+    scratch                      39.8   27 s    59.2   73 s    68.3  108 s
+    scratch, 3 times the epochs  58.8   78 s    72.6  222 s    75.3  288 s
+    linear probe, cached         70.2  0.9 s    78.4  2.8 s    83.1  4.5 s
+    fine-tune                    73.6   25 s    82.3   75 s    86.0   93 s
+    probe, then fine-tune        73.5   25 s    81.4   58 s    85.5   95 s
+
+Fine-tuning is ahead of scratch in every seed. Probing first is behind fine-tuning by 0.1, 0.9 and 0.5 points
+at the same number of epochs. `freeze_norms` and `probe_epochs` of `FineTuning` were chosen on seed 0.
+
+EfficientNet-Lite0 at 48 pixels, batches of 32, 3000 test images, otherwise the defaults. AMD EPYC, 2 cores,
+one thread, beside other work; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/transfer.csv. It
+takes about an hour.
+
+    python benchmarks/transfer.py
 """
 
 from __future__ import annotations
