@@ -1,8 +1,8 @@
 """A linear probe over 10 epochs: features computed once, against the frozen backbone run every epoch.
 
 Result (medians of 3 seeds): 3.6 s against 30.0 s, a ratio of 8.4 (5.6 to 9.5), at the same accuracy to the
-image (79.6 %). AMD EPYC, 2 cores, one thread, beside other work; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm
-1.0.31; results/linear_probe_speed.csv.
+image (79.6 %). AMD EPYC, 2 cores, one thread, beside other work; python 3.11.7, torch 2.15.0, lightning
+2.6.6, timm 1.0.31; results/linear_probe_speed.csv.
 
     python benchmarks/linear_probe_speed.py
 """

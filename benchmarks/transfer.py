@@ -13,8 +13,8 @@ Fine-tuning is ahead of scratch in every seed. Probing first is behind fine-tuni
 at the same number of epochs. `freeze_norms` and `probe_epochs` of `FineTuning` were chosen on seed 0.
 
 EfficientNet-Lite0 at 48 pixels, batches of 32, 3000 test images, otherwise the defaults. AMD EPYC, 2 cores,
-one thread, beside other work; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31; results/transfer.csv. It
-takes about an hour.
+one thread, beside other work; python 3.11.7, torch 2.15.0, lightning 2.6.6, timm 1.0.31;
+results/transfer.csv. It takes about an hour.
 
     python benchmarks/transfer.py
 """

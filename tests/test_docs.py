@@ -31,6 +31,13 @@ def test_links_lead_somewhere(page):
             assert (path.parent / target).exists(), f"{page} links to {target}"
 
 
+def test_tests_and_benchmarks_that_are_named_exist():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for name in re.findall(r"\b(?:tests|benchmarks)/[\w/]+(?:\.py|\.csv)?", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
 def test_every_callback_has_a_card():
     cards = {
         path.read_text().splitlines()[0].removeprefix("# ") for path in (ROOT / "docs/methods").glob("*.md")
