@@ -29,9 +29,10 @@ NLL nats; at the right, differences to "nothing" with the same seed):
 
 Of the regularisers alone only cutmix raised the accuracy, by about its spread, and only cutmix, light
 augmentation and dropout lowered the NLL by more than theirs. The runs are short (240 steps): longer ones, or
-other rates, may rank them otherwise. Max-norm 3 was never reached. Of fractional pooling, averaged regions are better than fixed ones in every
-seed (0.3 to 1.2 points; the training is the same). Each setting was written down before the runs and none
-was tuned: one setting is no verdict on a method. Three seeds say little about differences below a point.
+other rates, may rank them otherwise. Max-norm 3 was never reached. Of fractional pooling, averaged regions
+are better than fixed ones in every seed (0.3 to 1.2 points; the training is the same). Each setting was
+written down before the runs and none was tuned: one setting is no verdict on a method. Three seeds say
+little about differences below a point.
 
 All: test_resnet (0.37 million parameters) at 32 x 32, no augmentation, batches of 32, 40 epochs; AdamW with a
 rate of 2e-3, decay 0 and the schedule of `ImageClassifier`. AMD EPYC, 2 cores, one thread; python 3.11.7,
